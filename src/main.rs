@@ -1,0 +1,2 @@
+//! The `icecore` program.
+fn main() {}

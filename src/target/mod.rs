@@ -1,0 +1,84 @@
+//! SEAM: where restored entries go. A target gets directories before their entries, closes them after the last entry, and
+//! is called from several threads at once unless it says otherwise. Nothing it is given can make it leave its root.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::model::{Name, Node, TreePath};
+use crate::source::XattrSet;
+
+pub mod dir;
+pub mod tar;
+
+/// A stretch of a file's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Whether it is a hole (reads as zeros, takes no space).
+    pub hole: bool,
+}
+
+/// A file's content as the repository has it. Pieces come in order, without gaps, from 0 to the file's size.
+pub trait Content: Sync {
+    /// The file's size.
+    fn len(&self) -> u64;
+    /// Whether the file is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Visits the pieces in order.
+    fn pieces(&self, visit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()>;
+    /// The bytes of a data piece, checked against their chunk's id.
+    fn read(&self, piece: Piece) -> Result<Vec<u8>>;
+    /// Whether `bytes` are the content of a data piece; compares by chunk id, reads nothing from the repository.
+    fn matches(&self, piece: Piece, bytes: &[u8]) -> Result<bool>;
+}
+
+/// What placing one file took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Placed {
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes that were already right.
+    pub kept_bytes: u64,
+}
+
+/// Metadata that could not be set, or an entry that could not be made, without ending the restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// The entry, relative to the root.
+    pub path: TreePath,
+    /// What could not be set and why.
+    pub message: String,
+}
+
+/// Somewhere to restore to.
+pub trait Target: Send + Sync {
+    /// Opens the root. `node` is the root's record.
+    fn begin(&self, node: &Node) -> Result<Arc<dyn TargetDir>>;
+    /// Everything is placed and every directory closed: makes it durable and removes the mark of an unfinished restore.
+    fn finish(&self) -> Result<()>;
+    /// Whether entries must come one after another in the order of the tree (an archive) rather than from many threads.
+    fn sequential(&self) -> bool;
+    /// What could not be set so far.
+    fn shortfalls(&self) -> Vec<Shortfall>;
+}
+
+/// A directory of the target.
+pub trait TargetDir: Send + Sync {
+    /// Makes (or reuses) a directory below. Its metadata is set by its own `close`.
+    fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>>;
+    /// Places a regular file with its metadata.
+    fn file(&self, node: &Node, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed>;
+    /// Makes another name for a file that this restore placed before, at `first`.
+    fn link(&self, node: &Node, first: &TreePath) -> Result<()>;
+    /// Makes a symlink, fifo, socket or device node with its metadata.
+    fn special(&self, node: &Node, xattrs: &XattrSet) -> Result<()>;
+    /// Removes entries that are not in `keep` (sorted). Only called when the user asked for it.
+    fn remove_others(&self, keep: &[Name]) -> Result<u64>;
+    /// All entries are there: sets the directory's own metadata, mtime last.
+    fn close(&self, node: &Node, xattrs: &XattrSet) -> Result<()>;
+}
