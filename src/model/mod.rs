@@ -1,5 +1,6 @@
 //! The nouns of the store: ids, paths, nodes of a tree, snapshot records. Bytes to values and back; no I/O.
 
+pub mod hash;
 pub mod id;
 pub mod manifest;
 pub mod node;

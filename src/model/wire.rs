@@ -46,6 +46,12 @@ impl<'a> Fields<'a> {
         Ok(i64::from_le_bytes(self.array()?))
     }
 
+    /// A record that begins with its own length (u32, not counting itself), length included.
+    pub(crate) fn counted(&mut self) -> Result<&'a [u8]> {
+        let len = self.rest.first_chunk().map_or(0, |len| u32::from_le_bytes(*len) as usize);
+        self.bytes(len.saturating_add(4))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

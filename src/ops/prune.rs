@@ -1,7 +1,23 @@
 //! Returns the space of what no snapshot refers to.
-use crate::error::Result;
+//!
+//! The exclusive form: it waits for nobody and refuses while another session of any process is alive. It follows the
+//! order of the two-phase protocol all the same, so that a writer that begins meanwhile is safe: condemn (durable), look
+//! again for sessions and snapshots, decide (durable), delete. A crash anywhere leaves a state that the next prune finishes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::tree;
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::{BlobEntry, PackInfo};
+use crate::model::{ChunkId, NodeKind, PackId, SessionId, Stream, Xattrs};
 use crate::progress::Progress;
-use crate::repo::Repository;
+use crate::repo::{
+    self, ChunkReader, ChunkWriter, Committed, CycleSet, NodeReader, ObjectType, Operation, Repository, Session, StreamReader, View,
+    WriterOptions,
+};
+use crate::seal::compress;
+use crate::seal::keys::ChunkKind;
+use crate::storage::Key;
 
 /// How to prune.
 #[derive(Debug, Clone)]
@@ -31,7 +47,7 @@ pub struct PruneReport {
     pub packs_rewritten: u64,
     /// Bytes of all packs before.
     pub bytes_before: u64,
-    /// Bytes of all packs after.
+    /// Bytes of all packs after; in a dry run, an estimate.
     pub bytes_after: u64,
     /// Bytes copied.
     pub bytes_rewritten: u64,
@@ -41,8 +57,453 @@ pub struct PruneReport {
     pub seconds: f64,
 }
 
-/// Prunes. `Busy` while another session is alive.
+/// Prunes. `Busy` while another session is alive; refuses when anything that it must read is damaged, because what can't
+/// be read can't be known to be unused.
 pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> Result<PruneReport> {
-    let _ = (repo, options, progress);
-    unimplemented!()
+    let start = repo.clock().monotonic();
+    repo.config().require(Operation::Prune)?;
+    let writer_options =
+        WriterOptions { compression: compress::LEVEL_DEFAULT, dry_run: options.dry_run, purpose: "prune", operation: Operation::Prune };
+    let writer = ChunkWriter::begin(repo, writer_options, progress)?;
+    resolve_sessions(repo, writer.session(), options.dry_run)?;
+    repo.refresh()?;
+    finish_last_cycle(repo, options.dry_run)?;
+    let view = repo.refresh()?;
+    let snapshots = readable_snapshots(repo)?;
+    let live = mark(repo, &snapshots, progress)?;
+    let packs = survey(repo, &view, &live)?;
+    let plan = plan(&packs, options.repack_below_percent, repo.config().data_pack_bytes);
+
+    let mut report = plan.report(&packs);
+    report.snapshots_dropped = view.forgotten.len() as u64;
+    check_share(&report, options)?;
+    if options.dry_run {
+        report.seconds = repo.clock().monotonic().saturating_sub(start).as_secs_f64();
+        return Ok(report);
+    }
+
+    // Copies first, durable and named by a journal, before anything is condemned.
+    report.bytes_rewritten = rewrite(repo, &writer, &packs, &plan, progress)?;
+    let Some(mut session) = repo.checkpoint(writer.finish()?)? else {
+        return Err(Error::new(ErrorKind::Storage, "prune has no session"));
+    };
+    let mut set = CycleSet { packs: plan.remove.clone(), dropped: view.forgotten.iter().copied().collect() };
+    if set != CycleSet::default() {
+        name_again(repo, &mut session, &set, &packs)?;
+        let cycle = view.cycle + 1;
+        put_set(repo, cycle, ObjectType::Condemned, &set)?;
+        // A session that began before the condemned set was there may rely on it; one that began after has read it.
+        let unused = others_alive(repo, session.id())
+            .and_then(|alive| if alive.is_empty() { still_unused(repo, &view, &snapshots, &plan, progress) } else { Ok(false) });
+        let decided = matches!(unused, Ok(true));
+        if !decided {
+            set = CycleSet::default();
+        }
+        put_set(repo, cycle, ObjectType::Final, &set)?;
+        if !decided {
+            repo.end(session);
+            unused?;
+            return Err(busy("another icecore process began to work on the repository meanwhile"));
+        }
+        delete(repo, &set.packs)?;
+        drop_snapshots(repo, &set.dropped)?;
+    }
+    sweep_journals(repo, &view, session.id())?;
+    repo.end(session);
+    repo.refresh()?;
+    report.bytes_after = repo.storage().list("packs")?.iter().map(|listed| listed.len).sum();
+    report.seconds = repo.clock().monotonic().saturating_sub(start).as_secs_f64();
+    Ok(report)
+}
+
+fn busy(what: &str) -> Error {
+    Error::new(ErrorKind::Busy, what).hint("nothing was deleted; run `icecore prune` again when no snapshot, restore or verify is running")
+}
+
+/// Sessions of living processes other than this one, readers among them.
+fn others_alive(repo: &Repository, own: SessionId) -> Result<Vec<Key>> {
+    let mut alive = Vec::new();
+    for listed in repo.storage().list("hb")? {
+        if listed.key != repo::hold_key(&own)? && repo.storage().held(&listed.key)? {
+            alive.push(listed.key);
+        }
+    }
+    Ok(alive)
+}
+
+/// Refuses while others live, and ends the sessions of processes of this host that died without an END.
+fn resolve_sessions(repo: &Repository, own: Option<SessionId>, dry_run: bool) -> Result<()> {
+    let own = own.unwrap_or(SessionId([0; 16]));
+    if let Some(key) = others_alive(repo, own)?.first() {
+        return Err(busy("another icecore process is working on the repository").on(key));
+    }
+    for (id, state) in &repo.view().sessions {
+        if state.resolved || *id == own {
+            continue;
+        }
+        if state.host.as_deref().is_some_and(|host| host != repo.host()) {
+            let host = state.host.as_deref().unwrap_or_default();
+            return Err(busy(&format!(
+                "a session of the host `{}` was not ended, and from here nobody can tell whether it still runs",
+                host.escape_debug()
+            ))
+            .on(id)
+            .hint("run `icecore prune` on that host"));
+        }
+        if !dry_run {
+            repo.fence(id, state.next, own)?;
+        }
+    }
+    Ok(())
+}
+
+/// Completes what an interrupted prune decided: a condemned set without a decision frees nothing, a final set is deleted.
+fn finish_last_cycle(repo: &Repository, dry_run: bool) -> Result<()> {
+    if dry_run {
+        return Ok(());
+    }
+    for listed in repo.storage().list("gc")? {
+        let Some(cycle) =
+            listed.key.as_str().strip_suffix("/condemned").and_then(|key| key.strip_prefix("gc/")).and_then(|n| n.parse().ok())
+        else {
+            continue;
+        };
+        if repo.storage().size(&cycle_key(cycle, ObjectType::Final)?)?.is_none() {
+            put_set(repo, cycle, ObjectType::Final, &CycleSet::default())?;
+        }
+    }
+    let decided = repo.refresh()?;
+    let there = repo.storage().list("packs")?;
+    let left: Vec<PackId> =
+        there.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).filter(|id| decided.dead.contains(id)).collect();
+    delete(repo, &left)?;
+    drop_snapshots(repo, &decided.dropped_left.iter().copied().collect::<Vec<_>>())
+}
+
+/// Every snapshot, or an error when one can't be read: prune would take its chunks for unused.
+fn readable_snapshots(repo: &Repository) -> Result<Vec<Committed>> {
+    let (_, problems) = repo.snapshots_checked()?;
+    let view = repo.view();
+    let stored: Result<Vec<Committed>> =
+        view.snapshots.iter().map(|(session, sequence)| repo.load_snapshot_from_storage(session, *sequence)).collect();
+    match problems.first() {
+        Some(problem) => Err(refuse(&problem.what).on(&problem.key)),
+        None => stored.map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()) } else { error }),
+    }
+}
+
+fn refuse(why: &str) -> Error {
+    Error::damaged(format!("prune refuses to delete anything while something is damaged ({why})"))
+        .hint("run `icecore verify` to see what it breaks; restore the object from a copy, or forget the snapshots that it breaks")
+}
+
+/// The ids of everything that some snapshot refers to.
+struct Live {
+    chunks: HashSet<ChunkId>,
+}
+
+fn mark(repo: &Repository, snapshots: &[Committed], progress: &Progress) -> Result<Live> {
+    let reader = ChunkReader::new(repo);
+    let live = std::cell::RefCell::new(HashSet::new());
+    for snapshot in snapshots {
+        mark_snapshot(&reader, snapshot, &live, progress)
+            .map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()).on(snapshot.id) } else { error })?;
+    }
+    Ok(Live { chunks: live.into_inner() })
+}
+
+type Marked = std::cell::RefCell<HashSet<ChunkId>>;
+
+fn mark_snapshot(reader: &ChunkReader<'_>, snapshot: &Committed, live: &Marked, progress: &Progress) -> Result<()> {
+    mark_xattrs(reader, &snapshot.record.root.meta.xattrs, live)?;
+    let NodeKind::Directory(root) = snapshot.record.root.kind else { return Ok(()) };
+    let mut directories = vec![root];
+    while let Some(directory) = directories.pop() {
+        progress.check()?;
+        // A directory whose root was marked before was walked before, with all that is below it.
+        if directory.len == 0 || live.borrow().contains(&directory.id) {
+            continue;
+        }
+        let mut list = |id| {
+            live.borrow_mut().insert(id);
+            true
+        };
+        let chunk = |id| {
+            live.borrow_mut().insert(id);
+        };
+        let mut nodes = NodeReader::with_ids(reader, &directory, &mut list, &chunk);
+        while let Some(node) = nodes.next()? {
+            mark_xattrs(reader, &node.meta.xattrs, live)?;
+            match &node.kind {
+                NodeKind::File(stream) => mark_stream(reader, stream, live)?,
+                NodeKind::Directory(stream) => directories.push(*stream),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn mark_xattrs(reader: &ChunkReader<'_>, xattrs: &Xattrs, live: &Marked) -> Result<()> {
+    match xattrs {
+        Xattrs::Stream(stream) => mark_stream(reader, stream, live),
+        _ => Ok(()),
+    }
+}
+
+/// Marks a stream's lists and chunks. A list that was marked before leads to nothing new: it is marked after all below it
+/// is read, so that it can be passed over.
+fn mark_stream(reader: &ChunkReader<'_>, stream: &Stream, live: &Marked) -> Result<()> {
+    let mut list = |id| live.borrow_mut().insert(id);
+    let mut leaves = StreamReader::with_lists(reader, stream, &mut list);
+    while let Some(leaf) = leaves.next()? {
+        if !leaf.id.is_hole() {
+            live.borrow_mut().insert(leaf.id);
+        }
+    }
+    Ok(())
+}
+
+/// A pack and what of it is used.
+struct Surveyed {
+    info: PackInfo,
+    blobs: u64,
+    used: Vec<BlobEntry>,
+    used_bytes: u64,
+}
+
+/// Looks at every pack of the listing. A chunk that stands in several packs is used in the one that the index gives.
+fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId, Surveyed>> {
+    let mut packs = BTreeMap::new();
+    for listed in repo.storage().list("packs")? {
+        let Some(id) = repo::parse_pack_key(&listed.key) else { continue };
+        if view.dead.contains(&id) {
+            continue;
+        }
+        let number = repo.index().pack_number(&id)?;
+        let info = match number {
+            Some(number) => repo.index().pack(number)?,
+            None => return Err(refuse("a pack is in no index").on(&listed.key)),
+        };
+        if info.len != listed.len {
+            return Err(refuse("a pack has another length than it was written with").on(&listed.key));
+        }
+        packs.insert(id, Surveyed { info, blobs: 0, used: Vec::new(), used_bytes: 0 });
+    }
+    let mut missing = None;
+    let mut names: HashMap<crate::index::PackNumber, PackId> = HashMap::new();
+    repo.index().for_each(&mut |location| {
+        let id = match names.get(&location.pack) {
+            Some(id) => *id,
+            None => *names.entry(location.pack).or_insert(repo.index().pack(location.pack)?.id),
+        };
+        let Some(pack) = packs.get_mut(&id) else {
+            missing.get_or_insert(id);
+            return Ok(());
+        };
+        pack.blobs += 1;
+        if live.chunks.contains(&location.blob.id) && repo.index().get(&location.blob.id)?.is_some_and(|used| used.pack == location.pack) {
+            pack.used.push(location.blob);
+            pack.used_bytes += u64::from(location.blob.stored_len);
+        }
+        Ok(())
+    })?;
+    match missing {
+        Some(id) => Err(refuse("a pack that the index names is missing").on(repo::pack_key(&id)?)),
+        None => Ok(packs),
+    }
+}
+
+/// What to remove, and of that what to copy first.
+struct Plan {
+    remove: Vec<PackId>,
+    rewrite: BTreeSet<PackId>,
+}
+
+/// Unused packs go; packs with little use are copied and go. Small packs that are wholly used are merged once there are
+/// enough of them to fill one. Pure.
+fn plan(packs: &BTreeMap<PackId, Surveyed>, repack_below_percent: u8, pack_bytes: u32) -> Plan {
+    let mut plan = Plan { remove: Vec::new(), rewrite: BTreeSet::new() };
+    let mut small = Vec::new();
+    for (id, pack) in packs {
+        if pack.used.is_empty() {
+            plan.remove.push(*id);
+        } else if pack.used_bytes * 100 < pack.info.len * u64::from(repack_below_percent) && (pack.used.len() as u64) < pack.blobs {
+            plan.rewrite.insert(*id);
+        } else if pack.info.len < u64::from(pack_bytes) / 8 {
+            small.push((*id, pack.info.len));
+        }
+    }
+    if small.iter().map(|(_, len)| len).sum::<u64>() >= u64::from(pack_bytes) {
+        plan.rewrite.extend(small.iter().map(|(id, _)| *id));
+    }
+    plan.remove.extend(&plan.rewrite);
+    plan
+}
+
+impl Plan {
+    fn report(&self, packs: &BTreeMap<PackId, Surveyed>) -> PruneReport {
+        let bytes = |ids: &mut dyn Iterator<Item = &PackId>| ids.filter_map(|id| packs.get(id)).map(|pack| pack.info.len).sum::<u64>();
+        let before = bytes(&mut packs.keys());
+        let copied: u64 = self.rewrite.iter().filter_map(|id| packs.get(id)).map(|pack| pack.used_bytes).sum();
+        PruneReport {
+            packs: packs.len() as u64,
+            packs_removed: self.remove.len() as u64,
+            packs_rewritten: self.rewrite.len() as u64,
+            bytes_before: before,
+            bytes_after: before.saturating_sub(bytes(&mut self.remove.iter())) + copied,
+            bytes_rewritten: copied,
+            ..PruneReport::default()
+        }
+    }
+}
+
+fn check_share(report: &PruneReport, options: &PruneOptions) -> Result<()> {
+    let freed = report.bytes_before.saturating_sub(report.bytes_after);
+    match options.free_percent_max {
+        Some(max) if u128::from(freed) * 100 > u128::from(report.bytes_before) * u128::from(max) => {
+            let percent = freed * 100 / report.bytes_before.max(1);
+            Err(Error::new(
+                ErrorKind::Usage,
+                format!("prune would free {percent} % of the repository, more than the {max} % that were allowed"),
+            )
+            .hint("look at `icecore snapshots`; allow more with --max-free"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Copies what is used of packs that are to go. Each chunk is opened and checked on the way.
+fn rewrite(
+    repo: &Repository,
+    writer: &ChunkWriter<'_>,
+    packs: &BTreeMap<PackId, Surveyed>,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<u64> {
+    let reader = ChunkReader::new(repo);
+    let mut bytes = 0;
+    for pack in plan.rewrite.iter().filter_map(|id| packs.get(id)) {
+        for blob in &pack.used {
+            progress.check()?;
+            let kind = ChunkKind::from_number(blob.kind)?;
+            let raw = reader
+                .read(kind, &blob.id)
+                .map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()) } else { error })?;
+            writer.put_copy(kind, blob.id, &raw)?;
+            bytes += u64::from(blob.stored_len);
+        }
+    }
+    Ok(bytes)
+}
+
+fn cycle_key(cycle: u64, kind: ObjectType) -> Result<Key> {
+    format!("gc/{cycle:08}/{}", if kind == ObjectType::Final { "final" } else { "condemned" }).parse()
+}
+
+fn put_set(repo: &Repository, cycle: u64, kind: ObjectType, set: &CycleSet) -> Result<()> {
+    let body = minicbor::to_vec(set).map_err(|e| Error::damaged("cannot encode prune's set").because(e.to_string()))?;
+    let key = cycle_key(cycle, kind)?;
+    repo::put_object(repo.storage(), repo.keys(), &repo.id(), kind, &key, &body).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => busy("another prune is at work").on(&key),
+        _ => error,
+    })
+}
+
+/// Looks once more, after the condemned set is durable: no snapshot came up that was not marked.
+fn still_unused(repo: &Repository, view: &View, marked: &[Committed], plan: &Plan, progress: &Progress) -> Result<bool> {
+    let now = repo.refresh()?;
+    let known: BTreeSet<_> = marked.iter().map(|snapshot| (snapshot.session, snapshot.sequence)).collect();
+    let fresh: Vec<_> = now.snapshots.difference(&known).filter(|key| !view.forgotten.contains(key)).collect();
+    if fresh.is_empty() {
+        return Ok(now.problems.is_empty());
+    }
+    let condemned: HashSet<&PackId> = plan.remove.iter().collect();
+    let mut snapshots = Vec::new();
+    for (session, sequence) in fresh {
+        snapshots.push(repo.load_snapshot_from_storage(session, *sequence)?);
+    }
+    for id in mark(repo, &snapshots, progress)?.chunks {
+        let location = repo.index().get(&id)?;
+        let pack = location.map(|location| repo.index().pack(location.pack)).transpose()?;
+        if pack.is_none_or(|pack| condemned.contains(&pack.id)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn delete(repo: &Repository, packs: &[PackId]) -> Result<()> {
+    repo.index().remove_packs(packs)?;
+    packs.iter().try_for_each(|id| repo.storage().delete(&repo::pack_key(id)?))
+}
+
+/// Removes forgotten snapshots, which the final set names: their entries, then their markers.
+fn drop_snapshots(repo: &Repository, dropped: &[(SessionId, u32)]) -> Result<()> {
+    for (session, sequence) in dropped {
+        repo.remove_entry(session, *sequence)?;
+        repo.storage().delete(&repo::forget_key(session, *sequence)?)?;
+    }
+    Ok(())
+}
+
+/// The entry of a dropped snapshot also named new packs, of which later snapshots may use some. Names those again, in the
+/// journal of this session, before the entry goes.
+fn name_again(repo: &Repository, session: &mut Session, set: &CycleSet, packs: &BTreeMap<PackId, Surveyed>) -> Result<()> {
+    let removed: HashSet<&PackId> = set.packs.iter().collect();
+    let mut again = BTreeSet::new();
+    for (snapshot, sequence) in &set.dropped {
+        let published = repo.published(snapshot, *sequence)?.unwrap_or_default();
+        again.extend(published.packs.into_iter().filter(|id| packs.contains_key(id) && !removed.contains(id)));
+    }
+    match repo.name_packs(session, &again.into_iter().collect::<Vec<_>>())?.first() {
+        Some(id) => Err(refuse("a pack's footer can't be read").on(repo::pack_key(id)?)),
+        None => Ok(()),
+    }
+}
+
+/// Removes journals that name no snapshot and no pack that is left, and deltas that no journal names. `view` is from
+/// before: what began since is not touched. Fenced journals stay, so that a writer that only slept stays fenced.
+fn sweep_journals(repo: &Repository, view: &View, own: SessionId) -> Result<()> {
+    let there: HashSet<PackId> = repo.storage().list("packs")?.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).collect();
+    let mut journals: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
+    for listed in repo.storage().list("log")? {
+        if let Some((session, sequence)) = repo::parse_key(&listed.key) {
+            journals.entry(session).or_default().push(sequence);
+        }
+    }
+    let mut named = HashSet::new();
+    for (session, sequences) in &journals {
+        let mut wanted = *session == own || view.sessions.get(session).is_none_or(|state| !state.resolved || state.fenced);
+        let mut deltas = Vec::new();
+        for sequence in sequences {
+            let is_snapshot = view.snapshots.contains(&(*session, *sequence));
+            if let Some(published) = repo.published(session, *sequence)? {
+                wanted |= is_snapshot || published.packs.iter().any(|id| there.contains(id));
+                deltas.extend(published.deltas);
+            }
+        }
+        if wanted {
+            named.extend(deltas);
+            continue;
+        }
+        // From the end: what a crash leaves is a journal without END, which the next prune ends and removes.
+        for sequence in sequences.iter().rev() {
+            repo.remove_entry(session, *sequence)?;
+        }
+    }
+    for listed in repo.storage().list("idx")? {
+        let session = listed.key.as_str().strip_prefix("idx/").and_then(|name| name.get(..32)).and_then(|id| id.parse().ok());
+        let finished =
+            session.is_some_and(|session: SessionId| session != own && view.sessions.get(&session).is_some_and(|state| state.resolved));
+        if finished && !named.contains(listed.key.as_str()) {
+            repo.storage().delete(&listed.key)?;
+        }
+    }
+    for listed in repo.storage().list("hb")? {
+        if !repo.storage().held(&listed.key)? {
+            repo.storage().delete(&listed.key)?;
+        }
+    }
+    Ok(())
 }

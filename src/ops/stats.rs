@@ -1,6 +1,7 @@
 //! Sizes of a repository.
+
 use crate::error::Result;
-use crate::repo::Repository;
+use crate::repo::{Repository, parse_pack_key};
 
 /// Sizes.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -25,8 +26,25 @@ pub struct StatsReport {
     pub repository: String,
 }
 
-/// Adds it all up.
+/// Adds it all up: packs from a listing, chunks from the index.
 pub fn stats(repo: &Repository) -> Result<StatsReport> {
-    let _ = repo;
-    unimplemented!()
+    let packs = repo.storage().list("packs")?;
+    let packs: Vec<u64> = packs.iter().filter(|listed| parse_pack_key(&listed.key).is_some()).map(|listed| listed.len).collect();
+    let snapshots = repo.snapshots()?;
+    let mut report = StatsReport {
+        snapshots: snapshots.len() as u64,
+        restore_bytes: snapshots.iter().map(|snapshot| snapshot.record.stats.bytes).sum(),
+        stored_bytes: packs.iter().sum(),
+        packs: packs.len() as u64,
+        index_bytes: repo.index().counts()?.disk_bytes,
+        encryption: repo.keys().suite().name().to_owned(),
+        repository: repo.id().to_string(),
+        ..StatsReport::default()
+    };
+    repo.index().for_each(&mut |location| {
+        report.chunks += 1;
+        report.raw_bytes += u64::from(location.blob.raw_len);
+        Ok(())
+    })?;
+    Ok(report)
 }

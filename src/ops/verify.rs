@@ -1,8 +1,19 @@
 //! Proves that snapshots can be restored, or says what is damaged and which snapshots and paths that breaks.
-use crate::error::Result;
-use crate::model::SourceIdentity;
+//!
+//! Bottom up: journals and deltas, then every pack (its footer, or with `data` every byte and every blob), then every
+//! snapshot's tree, whose references must lead to packs that were found good.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::tree;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{ChunkId, Node, NodeKind, PackId, SourceIdentity, Stream, TreePath};
+use crate::pack::{self, Footer};
 use crate::progress::Progress;
-use crate::repo::Repository;
+use crate::repo::{self, ChunkReader, Committed, Entry, NodeReader, ObjectType, Operation, Repository, StreamReader};
+use crate::storage::{Key, Listed};
 
 /// How deep to look.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +25,7 @@ pub struct VerifyOptions {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Damage {
     /// The object's key.
     pub object: String,
@@ -50,14 +61,392 @@ pub struct VerifyReport {
     pub damaged: Vec<Damage>,
     /// What was healed (by a later version).
     pub healed: Vec<Damage>,
-    /// What that breaks.
+    /// What that breaks; at most [`AFFECTED_KEPT_MAX`] paths by name.
     pub affected: Vec<Affected>,
+    /// How many paths it breaks.
+    pub affected_count: u64,
     /// Seconds that it took.
     pub seconds: f64,
 }
 
+/// How many broken paths a report names.
+pub const AFFECTED_KEPT_MAX: usize = 10_000;
+
 /// Verifies. Damage is in the report, not an error.
 pub fn verify(repo: &Repository, options: &VerifyOptions, progress: &Progress) -> Result<VerifyReport> {
-    let _ = (repo, options, progress);
-    unimplemented!()
+    let start = repo.clock().monotonic();
+    repo.config().require(Operation::Verify)?;
+    let _reading = repo.reading()?;
+    repo.refresh()?;
+    let mut report = VerifyReport::default();
+    verify_journals(repo, &mut report)?;
+    let packs = verify_packs(repo, options, progress, &mut report)?;
+    if packs.index_is_stale {
+        tracing::warn!("the local index does not know all that the packs hold; it is built anew");
+        repo.reindex()?;
+    }
+    let (snapshots, problems) = repo.snapshots_checked()?;
+    for problem in problems {
+        add(&mut report, Damage { object: problem.key, problem: problem.what });
+    }
+    let trees = Trees { repo, reader: ChunkReader::new(repo), packs: &packs, progress };
+    let mut clean = HashSet::new();
+    for snapshot in snapshots.iter().filter(|snapshot| options.source.as_ref().is_none_or(|source| *source == snapshot.record.source)) {
+        trees.verify_snapshot(snapshot, &mut clean, &mut report)?;
+        report.snapshots += 1;
+    }
+    report.seconds = repo.clock().monotonic().saturating_sub(start).as_secs_f64();
+    Ok(report)
+}
+
+fn add(report: &mut VerifyReport, damage: Damage) {
+    if !report.damaged.iter().any(|known| known.object == damage.object) {
+        report.damaged.push(damage);
+    }
+}
+
+/// An error that says something about an object; all others end the run.
+fn damage_of(key: &Key, error: Error) -> Result<Damage> {
+    match error.kind() {
+        ErrorKind::Cache | ErrorKind::Interrupted => Err(error),
+        _ => Ok(Damage { object: key.to_string(), problem: error.to_string() }),
+    }
+}
+
+/// Reads every journal entry, delta and slot from the repository itself: the copies on this host prove nothing.
+fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> Result<()> {
+    if let Err(error) = repo.slots() {
+        let key = error.subject().and_then(|key| key.parse().ok()).unwrap_or("keys".parse()?);
+        add(report, damage_of(&key, error)?);
+    }
+    let view = repo.view();
+    for problem in &view.problems {
+        add(report, Damage { object: problem.key.clone(), problem: problem.what.clone() });
+    }
+    let mut next = HashMap::new();
+    for listed in repo.storage().list("log")? {
+        let Some((session, sequence)) = repo::parse_key(&listed.key) else { continue };
+        // Gaps are what prune dropped, or damage.
+        for missing in next.insert(session, sequence + 1).unwrap_or(0)..sequence {
+            if !view.dropped.contains(&(session, missing)) {
+                let key = repo::entry_key(&session, missing)?;
+                add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
+            }
+        }
+        let read = repo.storage().get(&listed.key, repo::OBJECT_BYTES_MAX).and_then(|mut object| {
+            report.bytes += object.len() as u64;
+            repo::decode_entry(repo.keys(), &repo.id(), &listed.key, &mut object)
+        });
+        match read {
+            Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. })) => {
+                for name in &published.deltas {
+                    verify_delta(repo, &name.parse()?, &published.packs, report)?;
+                }
+            }
+            Ok(_) => {}
+            // Ended and removed by a prune meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => add(report, damage_of(&listed.key, error)?),
+        }
+    }
+    Ok(())
+}
+
+fn verify_delta(repo: &Repository, key: &Key, packs: &[PackId], report: &mut VerifyReport) -> Result<()> {
+    let delta =
+        repo::get_object(repo.storage(), repo.keys(), &repo.id(), ObjectType::Delta, key).and_then(|body| repo::decode_delta(&body));
+    match delta {
+        Ok(_) => Ok(()),
+        // Prune removes a delta once all its packs are gone.
+        Err(error) if error.kind() == ErrorKind::NotFound && packs.iter().all(|id| repo.view().dead.contains(id)) => Ok(()),
+        Err(error) => {
+            add(report, damage_of(key, error)?);
+            Ok(())
+        }
+    }
+}
+
+/// What was found of the packs.
+#[derive(Default)]
+struct Packs {
+    /// Packs that are there and whose footer is good.
+    good: HashSet<PackId>,
+    /// Chunks whose blob is damaged, with its pack.
+    bad_chunks: HashMap<ChunkId, PackId>,
+    index_is_stale: bool,
+}
+
+/// Checks every pack in the listing, on all cores, and that the index names no other.
+fn verify_packs(repo: &Repository, options: &VerifyOptions, progress: &Progress, report: &mut VerifyReport) -> Result<Packs> {
+    let view = repo.view();
+    let listed: Vec<(PackId, Listed)> =
+        repo.storage().list("packs")?.into_iter().filter_map(|listed| Some((repo::parse_pack_key(&listed.key)?, listed))).collect();
+    let listed: Vec<_> = listed.into_iter().filter(|(id, _)| !view.dead.contains(id)).collect();
+    progress.bytes_total.store(if options.data { listed.iter().map(|(_, listed)| listed.len).sum() } else { 0 }, Ordering::Relaxed);
+    progress.files_total.store(listed.len() as u64, Ordering::Relaxed);
+
+    let shared = Shared {
+        packs: Mutex::default(),
+        damaged: Mutex::default(),
+        blobs: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        failure: Mutex::default(),
+    };
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                let mut buffer = Vec::new();
+                while let Some((id, listed)) = listed.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let verified =
+                        progress.check().and_then(|()| verify_pack(repo, options.data, id, listed, &shared, &mut buffer, progress));
+                    if let Err(error) = verified {
+                        lock(&shared.failure).get_or_insert(error);
+                        next.store(usize::MAX / 2, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = lock(&shared.failure).take() {
+        return Err(error);
+    }
+    let mut packs = std::mem::take(&mut *lock(&shared.packs));
+    for damage in lock(&shared.damaged).drain(..) {
+        add(report, damage);
+    }
+    report.packs = listed.len() as u64;
+    report.blobs = shared.blobs.load(Ordering::Relaxed);
+    report.bytes += shared.bytes.load(Ordering::Relaxed);
+    let there: HashSet<PackId> = listed.iter().map(|(id, _)| *id).collect();
+    for pack in repo.index().packs()? {
+        if !there.contains(&pack.id) && !view.dead.contains(&pack.id) {
+            add(report, Damage { object: repo::pack_key(&pack.id)?.to_string(), problem: "the pack is missing".to_owned() });
+        }
+    }
+    packs.bad_chunks.retain(|id, pack| {
+        let used = repo.index().get(id).ok().flatten().and_then(|location| repo.index().pack(location.pack).ok());
+        used.is_none_or(|used| used.id == *pack)
+    });
+    Ok(packs)
+}
+
+struct Shared {
+    packs: Mutex<Packs>,
+    damaged: Mutex<Vec<Damage>>,
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+    failure: Mutex<Option<Error>>,
+}
+
+fn verify_pack(
+    repo: &Repository,
+    data: bool,
+    id: &PackId,
+    listed: &Listed,
+    shared: &Shared,
+    buffer: &mut Vec<u8>,
+    progress: &Progress,
+) -> Result<()> {
+    let footer = match repo::read_footer(repo, id, listed.len) {
+        Ok((_, footer)) => footer,
+        Err(error) => {
+            // A pack that a prune removed meanwhile was in its final set.
+            if error.kind() == ErrorKind::NotFound && repo.refresh()?.dead.contains(id) {
+                return Ok(());
+            }
+            lock(&shared.damaged).push(damage_of(&listed.key, error)?);
+            return Ok(());
+        }
+    };
+    shared.blobs.fetch_add(footer.entries.len() as u64, Ordering::Relaxed);
+    for entry in &footer.entries {
+        if repo.index().get(&entry.id)?.is_none() {
+            lock(&shared.packs).index_is_stale = true;
+            break;
+        }
+    }
+    if data {
+        verify_pack_data(repo, id, listed, &footer, shared, buffer)?;
+    }
+    lock(&shared.packs).good.insert(*id);
+    Progress::add(&progress.files_done, 1);
+    Progress::add(&progress.bytes_done, if data { listed.len } else { 0 });
+    Ok(())
+}
+
+/// Compares every byte with the scrub table and opens every blob.
+fn verify_pack_data(repo: &Repository, id: &PackId, listed: &Listed, footer: &Footer, shared: &Shared, buffer: &mut Vec<u8>) -> Result<()> {
+    let covered = usize::try_from(footer.covered_bytes()).map_err(|_| Error::damaged("a pack of impossible length").on(&listed.key))?;
+    buffer.clear();
+    buffer.resize(covered, 0);
+    if let Err(error) = repo.storage().get_range(&listed.key, 0, buffer) {
+        lock(&shared.damaged).push(damage_of(&listed.key, error)?);
+        let mut packs = lock(&shared.packs);
+        packs.bad_chunks.extend(footer.entries.iter().map(|entry| (entry.id, *id)));
+        return Ok(());
+    }
+    shared.bytes.fetch_add(listed.len, Ordering::Relaxed);
+    let shards = footer.scrub(buffer);
+    let keys = repo.keys().pack(&footer.header.salt)?;
+    let mut bad = Vec::new();
+    for (entry, number) in footer.entries.iter().zip(0..) {
+        let sealed = buffer.get(entry.offset as usize..).and_then(|rest| rest.get(..entry.stored_len as usize));
+        let opened = sealed.ok_or_else(|| Error::damaged("a blob lies outside of its pack").on(entry.id));
+        match opened.and_then(|sealed| repo::open_blob(repo, &keys, &footer.header.salt, number, entry, sealed.to_vec())) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Cache | ErrorKind::Interrupted) => return Err(error),
+            Err(_) => bad.push(entry.id),
+        }
+    }
+    if !shards.is_empty() || !bad.is_empty() {
+        let problem = format!(
+            "{} of {} shards and {} of {} blobs are damaged",
+            shards.len(),
+            covered.div_ceil(pack::SHARD_BYTES),
+            bad.len(),
+            footer.entries.len()
+        );
+        lock(&shared.damaged).push(Damage { object: listed.key.to_string(), problem });
+        lock(&shared.packs).bad_chunks.extend(bad.into_iter().map(|chunk| (chunk, *id)));
+    }
+    Ok(())
+}
+
+/// Walks snapshots' trees. What was found clean in one snapshot is not walked again for the next.
+struct Trees<'a> {
+    repo: &'a Repository,
+    reader: ChunkReader<'a>,
+    packs: &'a Packs,
+    progress: &'a Progress,
+}
+
+/// A directory that is being walked, and whether all in it was clean so far.
+struct Open<'a, 'r> {
+    path: TreePath,
+    stream: Stream,
+    nodes: NodeReader<'a, 'r>,
+    clean: bool,
+}
+
+impl<'a> Trees<'a> {
+    fn verify_snapshot(&self, snapshot: &Committed, clean: &mut HashSet<(ChunkId, u8)>, report: &mut VerifyReport) -> Result<()> {
+        // The record as the repository has it, not this host's copy of it.
+        if let Err(error) = self.repo.load_snapshot_from_storage(&snapshot.session, snapshot.sequence) {
+            add(report, damage_of(&repo::entry_key(&snapshot.session, snapshot.sequence)?, error)?);
+        }
+        let mut stack = Vec::new();
+        self.enter(snapshot, &snapshot.record.root, TreePath::root(), clean, &mut stack, report)?;
+        while let Some(open) = stack.last_mut() {
+            self.progress.check()?;
+            match open.nodes.next() {
+                Ok(None) => self.leave(clean, &mut stack),
+                Ok(Some(node)) => {
+                    let Some(name) = &node.name else { continue };
+                    let path = open.path.join(name);
+                    self.enter(snapshot, &node, path, clean, &mut stack, report)?;
+                }
+                Err(error) => {
+                    let path = open.path.clone();
+                    self.broken(snapshot, &path, error, report)?;
+                    if let Some(open) = stack.last_mut() {
+                        open.clean = false;
+                    }
+                    self.leave(clean, &mut stack);
+                }
+            }
+            if stack.len() > tree::DEPTH_MAX {
+                return Err(Error::damaged("directories are nested deeper than any snapshot has them").on(snapshot.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks one entry; a directory that is not known to be clean is put on the stack.
+    fn enter<'s>(
+        &'s self,
+        snapshot: &Committed,
+        node: &Node,
+        path: TreePath,
+        clean: &mut HashSet<(ChunkId, u8)>,
+        stack: &mut Vec<Open<'s, 'a>>,
+        report: &mut VerifyReport,
+    ) -> Result<()> {
+        let checked = tree::xattrs(&self.reader, node).map(|_| ()).and_then(|()| match &node.kind {
+            NodeKind::File(stream) => self.content(stream, clean),
+            _ => Ok(()),
+        });
+        if let Err(error) = checked {
+            self.broken(snapshot, &path, error, report)?;
+            if let Some(open) = stack.last_mut() {
+                open.clean = false;
+            }
+        }
+        if let NodeKind::Directory(stream) = &node.kind
+            && stream.len > 0
+            && !clean.contains(&(stream.id, stream.depth))
+        {
+            stack.push(Open { path, stream: *stream, nodes: NodeReader::new(&self.reader, stream), clean: true });
+        }
+        Ok(())
+    }
+
+    fn leave(&self, clean: &mut HashSet<(ChunkId, u8)>, stack: &mut Vec<Open<'_, 'a>>) {
+        let Some(done) = stack.pop() else { return };
+        if done.clean {
+            clean.insert((done.stream.id, done.stream.depth));
+        } else if let Some(above) = stack.last_mut() {
+            above.clean = false;
+        }
+    }
+
+    /// Every chunk of a file is in a pack that is good, with the length that the list says.
+    fn content(&self, stream: &Stream, clean: &mut HashSet<(ChunkId, u8)>) -> Result<()> {
+        if stream.depth > 0 && clean.contains(&(stream.id, stream.depth)) {
+            return Ok(());
+        }
+        let mut leaves = StreamReader::new(&self.reader, stream);
+        while let Some(leaf) = leaves.next()? {
+            if leaf.id.is_hole() {
+                continue;
+            }
+            let location = self.reader.locate(&leaf.id)?;
+            let pack = self.repo.index().pack(location.pack)?;
+            if u64::from(location.blob.raw_len) != leaf.len {
+                return Err(Error::damaged("a chunk has another length than its list says").on(leaf.id));
+            }
+            if !self.packs.good.contains(&pack.id) {
+                return Err(Error::damaged(format!("its pack {} is missing or damaged", pack.id)).on(leaf.id));
+            }
+            if self.packs.bad_chunks.contains_key(&leaf.id) {
+                return Err(Error::damaged(format!("its blob in pack {} is damaged", pack.id)).on(leaf.id));
+            }
+        }
+        if stream.depth > 0 {
+            clean.insert((stream.id, stream.depth));
+        }
+        Ok(())
+    }
+
+    fn broken(&self, snapshot: &Committed, path: &TreePath, error: Error, report: &mut VerifyReport) -> Result<()> {
+        if matches!(error.kind(), ErrorKind::Cache | ErrorKind::Interrupted) {
+            return Err(error);
+        }
+        report.affected_count += 1;
+        if report.affected.len() < AFFECTED_KEPT_MAX {
+            report.affected.push(Affected {
+                snapshot: snapshot.id.to_string(),
+                source: snapshot.record.source.name.clone(),
+                path: path.to_string(),
+                problem: error.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

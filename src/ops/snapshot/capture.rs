@@ -1,0 +1,537 @@
+//! Walks a source and stores what it finds. One thread lists directories and compares them with the stat cache; workers
+//! read the files that are new or changed. A directory is written when its last entry is done, by whoever finished that
+//! entry, so that trees come about from the leaves up and nothing waits for the whole walk.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::cache::{Record, StatCache};
+use super::file::{self, FileBuffers};
+use crate::chunk::META;
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::manifest::{FAULTS_KEPT_MAX, Fault, SnapshotStats};
+use crate::model::node::{SYMLINK_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_INLINE_BYTES_MAX, encode_xattrs};
+use crate::model::{LinkGroup, Meta, Name, Node, NodeKind, Stream, TreePath, Xattrs};
+use crate::progress::Progress;
+use crate::repo::{ChunkWriter, StreamWriter, Totals};
+use crate::seal::keys::ChunkKind;
+use crate::source::{EntryKind, SourceDir, Stat, XattrSet};
+
+/// Files that wait for a worker; bounds how far the walk runs ahead.
+const QUEUE_MAX: usize = 1024;
+/// Directories deeper than this are not entered: nothing that is meant is that deep, and a loop of mounts would be.
+const DEPTH_MAX: usize = 16 << 10;
+
+/// A captured tree.
+pub(super) struct Captured {
+    /// The root's node.
+    pub(super) root: Node,
+    /// Entries that are missing from the tree, and their count.
+    pub(super) unreadable: (Vec<Fault>, u64),
+    /// Entries that changed while they were read, and their count.
+    pub(super) changed: (Vec<Fault>, u64),
+    /// Directories whose cache records stand for a tree that is not the newest any more.
+    pub(super) replaced: Vec<(TreePath, Stream)>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    files: AtomicU64,
+    directories: AtomicU64,
+    bytes: AtomicU64,
+    read_bytes: AtomicU64,
+    read_files: AtomicU64,
+}
+
+impl Captured {
+    /// The record's statistics.
+    pub(super) fn stats(&self, totals: &Totals) -> SnapshotStats {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SnapshotStats {
+            files: value(&self.counts.files),
+            directories: value(&self.counts.directories),
+            bytes: value(&self.counts.bytes),
+            read_bytes: value(&self.counts.read_bytes),
+            new_bytes: value(&totals.new_bytes),
+            stored_bytes: value(&totals.stored_bytes),
+            new_chunks: value(&totals.new_chunks),
+            tree_bytes: value(&totals.tree_bytes),
+            read_files: value(&self.counts.read_files),
+        }
+    }
+}
+
+/// A directory whose entries are not all done.
+struct Pending {
+    parent: Option<(Arc<Pending>, usize)>,
+    handle: Arc<dyn SourceDir>,
+    path: TreePath,
+    depth: usize,
+    stat: Stat,
+    scanned: Timestamp,
+    /// Its tree in the parent snapshot.
+    before: Option<Stream>,
+    /// Everything but subdirectories was taken over from its cache record, which need not be written again then.
+    kept: AtomicBool,
+    entries: Mutex<Vec<Slot>>,
+    /// Entries that are not done, and one for the walk itself.
+    outstanding: AtomicUsize,
+}
+
+/// One entry of a pending directory; `node` is its record once it is done, empty when it is missing.
+struct Slot {
+    name: Name,
+    stat: Stat,
+    read_day: u32,
+    node: Vec<u8>,
+}
+
+/// A file that a worker is to read.
+struct Job {
+    directory: Arc<Pending>,
+    slot: usize,
+    name: Name,
+    stat: Stat,
+}
+
+struct Capture<'c, 'r> {
+    writer: &'c ChunkWriter<'r>,
+    cache: &'c StatCache<'r>,
+    progress: &'c Progress,
+    device: Option<u64>,
+    counts: Counts,
+    unreadable: Mutex<(Vec<Fault>, u64)>,
+    changed: Mutex<(Vec<Fault>, u64)>,
+    replaced: Mutex<Vec<(TreePath, Stream)>>,
+    /// Content of inodes with several names, so that it is read once.
+    linked: Mutex<HashMap<(u64, u64), (Stat, Node)>>,
+    root: Mutex<Option<Node>>,
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+/// Captures the tree below `root`. The first error of the repository, or a wish to stop, ends it.
+pub(super) fn capture(
+    writer: &ChunkWriter<'_>,
+    root: Arc<dyn SourceDir>,
+    cache: &StatCache<'_>,
+    one_file_system: bool,
+    progress: &Progress,
+) -> Result<Captured> {
+    let stat = root.stat()?;
+    let capture = Capture {
+        writer,
+        cache,
+        progress,
+        device: one_file_system.then_some(stat.device),
+        counts: Counts::default(),
+        unreadable: Mutex::default(),
+        changed: Mutex::default(),
+        replaced: Mutex::default(),
+        linked: Mutex::default(),
+        root: Mutex::default(),
+        stop: AtomicBool::new(false),
+        failure: Mutex::default(),
+    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MAX);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let receiver = receiver.clone();
+            scope.spawn(|| capture.work(receiver));
+        }
+        drop(receiver);
+        if let Err(error) = capture.walk(root, stat, sender) {
+            capture.fail(error);
+        }
+    });
+    if let Some(error) = lock(&capture.failure).take() {
+        return Err(error);
+    }
+    let root = lock(&capture.root).take().ok_or_else(|| Error::new(ErrorKind::Source, "the walk ended before the root was done"))?;
+    Ok(Captured {
+        root,
+        unreadable: std::mem::take(&mut lock(&capture.unreadable)),
+        changed: std::mem::take(&mut lock(&capture.changed)),
+        replaced: std::mem::take(&mut lock(&capture.replaced)),
+        counts: capture.counts,
+    })
+}
+
+impl Capture<'_, '_> {
+    /// Lists directories depth first. The stack holds, for each open directory, its subdirectories still to enter.
+    fn walk(&self, root: Arc<dyn SourceDir>, stat: Stat, queue: Sender<Job>) -> Result<()> {
+        let mut buffer = Vec::new();
+        let mut stack = Vec::new();
+        let mut next = Some(self.enter(None, root, TreePath::root(), stat, self.cache.anchor()));
+        loop {
+            if let Some(directory) = next.take() {
+                let below = self.list(&directory, &queue, &mut buffer)?;
+                stack.push((directory, below.into_iter()));
+            }
+            let Some((directory, below)) = stack.last_mut() else { return Ok(()) };
+            match below.next() {
+                Some((slot, name, stat, before)) => next = self.descend(directory, slot, &name, &stat, before, &mut buffer)?,
+                None => {
+                    // Popped from the top: a deep chain is taken apart without recursion.
+                    if let Some((directory, _)) = stack.pop() {
+                        self.done(directory, &mut buffer)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(
+        &self,
+        parent: Option<(Arc<Pending>, usize)>,
+        handle: Arc<dyn SourceDir>,
+        path: TreePath,
+        stat: Stat,
+        before: Option<Stream>,
+    ) -> Arc<Pending> {
+        let depth = parent.as_ref().map_or(0, |(parent, _)| parent.depth + 1);
+        let scanned = self.writer.repository().clock().now();
+        Arc::new(Pending {
+            parent,
+            handle,
+            path,
+            depth,
+            stat,
+            scanned,
+            before,
+            kept: AtomicBool::new(false),
+            entries: Mutex::default(),
+            outstanding: AtomicUsize::new(1),
+        })
+    }
+
+    /// Opens a subdirectory; none (and the entry done) when that fails or it is not to be entered.
+    fn descend(
+        &self,
+        parent: &Arc<Pending>,
+        slot: usize,
+        name: &Name,
+        stat: &Stat,
+        before: Option<Stream>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<Arc<Pending>>> {
+        let path = parent.path.join(name);
+        let opened = if parent.depth >= DEPTH_MAX {
+            Err(Error::new(ErrorKind::Source, format!("directories are nested more than {DEPTH_MAX} deep")))
+        } else {
+            parent.handle.open_dir(name, stat).and_then(|handle| Ok((handle.stat()?, handle)))
+        };
+        match opened {
+            Ok((stat, handle)) => Ok(Some(self.enter(Some((parent.clone(), slot)), handle, path, stat, before))),
+            Err(error) => {
+                self.missing(&path, &error);
+                self.done(parent.clone(), buffer)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lists a directory: what is unchanged is done at once, files go to the workers, subdirectories are returned.
+    #[allow(clippy::type_complexity)]
+    fn list(
+        &self,
+        directory: &Arc<Pending>,
+        queue: &Sender<Job>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<(usize, Name, Stat, Option<Stream>)>> {
+        self.check()?;
+        let other_device = self.device.is_some_and(|device| device != directory.stat.device);
+        let entries = if other_device { Ok(Vec::new()) } else { directory.handle.entries() };
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.missing(&directory.path, &error.on("its entries"));
+                return Ok(Vec::new());
+            }
+        };
+        let record = directory.before.and_then(|before| self.cache.record(&directory.path, &before));
+        let mut slots = Vec::with_capacity(entries.len());
+        let (mut files, mut specials, mut below) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in entries {
+            let stat = match entry.stat {
+                Ok(stat) => stat,
+                Err(error) => {
+                    self.missing(&directory.path.join(&entry.name), &error);
+                    continue;
+                }
+            };
+            let slot = slots.len();
+            let mut done = Slot { name: entry.name, stat, read_day: self.cache.today(), node: Vec::new() };
+            if stat.kind == EntryKind::Directory {
+                let before = record.as_ref().and_then(|record| record.directory(&done.name));
+                below.push((slot, done.name.clone(), stat, before));
+            } else if !self.reuse(record.as_ref(), &mut done) {
+                if stat.kind == EntryKind::File { &mut files } else { &mut specials }.push((slot, done.name.clone()));
+            }
+            slots.push(done);
+        }
+        directory.kept.store(record.is_some() && files.is_empty() && specials.is_empty(), Ordering::SeqCst);
+        directory.outstanding.fetch_add(files.len() + below.len(), Ordering::SeqCst);
+        let stats: Vec<Stat> = files.iter().map(|(slot, _)| slots[*slot].stat).collect();
+        *lock(&directory.entries) = slots;
+        for (slot, name) in specials {
+            self.special(directory, slot, &name, buffer)?;
+        }
+        for ((slot, name), stat) in files.into_iter().zip(stats) {
+            let job = Job { directory: directory.clone(), slot, name, stat };
+            // Workers end early only when something failed.
+            queue.send(job).map_err(|_| Error::new(ErrorKind::Interrupted, "the workers stopped"))?;
+        }
+        Ok(below)
+    }
+
+    /// Takes over what the cache remembers of an entry that did not change.
+    fn reuse(&self, record: Option<&Record>, slot: &mut Slot) -> bool {
+        let Some(remembered) = record.and_then(|record| record.unchanged(&slot.name, &slot.stat, self.cache.today())) else { return false };
+        remembered.node.encode(&mut slot.node);
+        slot.read_day = remembered.read_day;
+        self.count(&remembered.node);
+        true
+    }
+
+    /// Symlinks, fifos, sockets and devices: nothing to read but a link's target.
+    fn special(&self, directory: &Arc<Pending>, slot: usize, name: &Name, buffer: &mut Vec<u8>) -> Result<()> {
+        let stat = lock(&directory.entries)[slot].stat;
+        let look = || {
+            let kind = match stat.kind {
+                EntryKind::Symlink => NodeKind::Symlink(link_target(directory.handle.read_link(name)?)?),
+                EntryKind::Fifo => NodeKind::Fifo,
+                EntryKind::Socket => NodeKind::Socket,
+                EntryKind::CharDevice(major, minor) => NodeKind::CharDevice { major, minor },
+                EntryKind::BlockDevice(major, minor) => NodeKind::BlockDevice { major, minor },
+                EntryKind::File | EntryKind::Directory => return Err(Error::new(ErrorKind::Source, "the entry is of an unexpected kind")),
+            };
+            Ok((kind, directory.handle.entry_xattrs(name)?))
+        };
+        match look() {
+            Ok((kind, xattrs)) => {
+                let meta = self.meta(&stat, self.xattrs(xattrs, buffer)?, false);
+                self.finish_entry(directory, slot, &Node { name: Some(name.clone()), meta, kind }, None);
+            }
+            Err(error) => self.missing(&directory.path.join(name), &error),
+        }
+        Ok(())
+    }
+
+    fn work(&self, queue: Receiver<Job>) {
+        let mut buffers = FileBuffers::default();
+        for job in queue {
+            if self.check().and_then(|()| self.file(job, &mut buffers)).map_err(|error| self.fail(error)).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn file(&self, job: Job, buffers: &mut FileBuffers) -> Result<()> {
+        let inode = (job.stat.device, job.stat.inode);
+        let known = if job.stat.links > 1 {
+            lock(&self.linked).get(&inode).filter(|(stat, _)| *stat == job.stat).map(|(_, node)| node.clone())
+        } else {
+            None
+        };
+        match known {
+            Some(node) => {
+                let node = Node { name: Some(job.name.clone()), ..node };
+                self.count(&node);
+                self.finish_slot(&job.directory, job.slot, &node, None);
+            }
+            None => self.read_file(&job, buffers)?,
+        }
+        self.done(job.directory, &mut buffers.meta)
+    }
+
+    fn read_file(&self, job: &Job, buffers: &mut FileBuffers) -> Result<()> {
+        match file::read(self.writer, &*job.directory.handle, &job.name, &job.stat, buffers, self.progress) {
+            Ok(read) => {
+                let meta = self.meta(&read.stat, self.xattrs(read.xattrs, &mut buffers.meta)?, read.changed.is_some());
+                let node = Node { name: Some(job.name.clone()), meta, kind: read.kind };
+                if let Some(how) = &read.changed {
+                    self.fault(&self.changed, &job.directory.path.join(&job.name), how);
+                } else if read.stat.links > 1 {
+                    lock(&self.linked).insert((read.stat.device, read.stat.inode), (read.stat, node.clone()));
+                }
+                self.counts.read_bytes.fetch_add(node.size(), Ordering::Relaxed);
+                self.counts.read_files.fetch_add(1, Ordering::Relaxed);
+                self.finish_entry(&job.directory, job.slot, &node, Some(read.stat));
+                Ok(())
+            }
+            Err(error) if is_entry_error(&error) => {
+                self.missing(&job.directory.path.join(&job.name), &error);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn finish_entry(&self, directory: &Pending, slot: usize, node: &Node, stat: Option<Stat>) {
+        self.counts.files.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(file_size(node), Ordering::Relaxed);
+        Progress::add(&self.progress.files_done, 1);
+        self.finish_slot(directory, slot, node, stat);
+    }
+
+    fn finish_slot(&self, directory: &Pending, slot: usize, node: &Node, stat: Option<Stat>) {
+        let mut entries = lock(&directory.entries);
+        node.encode(&mut entries[slot].node);
+        if let Some(stat) = stat {
+            entries[slot].stat = stat;
+        }
+    }
+
+    /// One entry of `directory` is done; when it was the last, the directory is written and is itself one entry less for
+    /// its parent, and so on up.
+    fn done(&self, directory: Arc<Pending>, buffer: &mut Vec<u8>) -> Result<()> {
+        let mut current = directory;
+        while current.outstanding.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let node = self.write_directory(&current, buffer)?;
+            self.counts.directories.fetch_add(1, Ordering::Relaxed);
+            let Some((parent, slot)) = current.parent.clone() else {
+                *lock(&self.root) = Some(node);
+                return Ok(());
+            };
+            self.finish_slot(&parent, slot, &node, Some(current.stat));
+            current = parent;
+        }
+        Ok(())
+    }
+
+    fn write_directory(&self, directory: &Pending, buffer: &mut Vec<u8>) -> Result<Node> {
+        let entries = std::mem::take(&mut *lock(&directory.entries));
+        let mut stream = StreamWriter::new(self.writer, ChunkKind::Tree, &META, std::mem::take(buffer));
+        for entry in &entries {
+            stream.write(&entry.node)?;
+        }
+        let (stream, spare) = stream.finish()?;
+        *buffer = spare;
+        let here = entries.iter().filter(|entry| !entry.node.is_empty());
+        let same = directory.before.is_some_and(|before| before.id == stream.id);
+        if !same || !directory.kept.load(Ordering::SeqCst) {
+            self.cache.remember(
+                &directory.path,
+                &stream,
+                directory.scanned,
+                here.map(|entry| (&entry.stat, entry.read_day, &entry.node[..])),
+            );
+        }
+        if let Some(before) = directory.before.filter(|before| before.id != stream.id) {
+            lock(&self.replaced).push((directory.path.clone(), before));
+        }
+        let xattrs = match directory.handle.xattrs() {
+            Ok(xattrs) => xattrs,
+            Err(error) => {
+                self.fault(&self.unreadable, &directory.path, &error);
+                XattrSet::new()
+            }
+        };
+        let xattrs = self.xattrs(xattrs, buffer)?;
+        let name = directory.path.names().last().map(Name::new).transpose()?;
+        Ok(Node { name, meta: Meta { links: None, ..self.meta(&directory.stat, xattrs, false) }, kind: NodeKind::Directory(stream) })
+    }
+
+    fn meta(&self, stat: &Stat, xattrs: Xattrs, changed: bool) -> Meta {
+        let links = (stat.links > 1).then(|| {
+            let group = self.writer.repository().keys().fingerprint("hard links", &[&stat.device.to_le_bytes(), &stat.inode.to_le_bytes()]);
+            LinkGroup(group.iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        });
+        Meta { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs, links, changed }
+    }
+
+    /// Small sets of attributes stand in the node, larger ones are streams of their own.
+    fn xattrs(&self, set: XattrSet, buffer: &mut Vec<u8>) -> Result<Xattrs> {
+        if set.is_empty() {
+            return Ok(Xattrs::None);
+        }
+        let encoded = encode_xattrs(set);
+        if encoded.len() <= XATTRS_INLINE_BYTES_MAX {
+            return Ok(Xattrs::Inline(encoded));
+        }
+        debug_assert!(encoded.len() as u64 <= XATTRS_BYTES_MAX);
+        let mut stream = StreamWriter::new(self.writer, ChunkKind::Tree, &META, std::mem::take(buffer));
+        stream.write(&encoded)?;
+        let (stream, spare) = stream.finish()?;
+        *buffer = spare;
+        Ok(Xattrs::Stream(stream))
+    }
+
+    fn count(&self, node: &Node) {
+        self.counts.files.fetch_add(1, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(file_size(node), Ordering::Relaxed);
+        Progress::add(&self.progress.files_done, 1);
+        Progress::add(&self.progress.bytes_done, file_size(node));
+    }
+
+    fn missing(&self, path: &TreePath, error: &Error) {
+        // What is gone by the time it is opened changed while it was read; all else could not be read.
+        let faults = if error.kind() == ErrorKind::NotFound { &self.changed } else { &self.unreadable };
+        self.fault(faults, path, error);
+    }
+
+    fn fault(&self, faults: &Mutex<(Vec<Fault>, u64)>, path: &TreePath, message: &dyn std::fmt::Display) {
+        let fault = Fault { path: path.to_string(), message: message.to_string() };
+        self.progress.warn(&fault.path, &fault.message);
+        let mut faults = lock(faults);
+        faults.1 += 1;
+        if faults.0.len() < FAULTS_KEPT_MAX {
+            faults.0.push(fault);
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Interrupted, "another worker failed"));
+        }
+        self.progress.check()
+    }
+
+    /// The first failure is the one that counts; what follows it is other threads stopping.
+    fn fail(&self, error: Error) {
+        lock(&self.failure).get_or_insert(error);
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Whether a node and a stat are of the same kind, with what the stat knows of it.
+pub(super) fn same_kind(node: &Node, stat: &Stat) -> bool {
+    match (&node.kind, stat.kind) {
+        (NodeKind::File(_) | NodeKind::InlineFile(_), EntryKind::File) => node.size() == stat.size,
+        (NodeKind::Symlink(target), EntryKind::Symlink) => target.len() as u64 == stat.size,
+        (NodeKind::Fifo, EntryKind::Fifo) | (NodeKind::Socket, EntryKind::Socket) => true,
+        (NodeKind::CharDevice { major, minor }, EntryKind::CharDevice(a, b)) => (*major, *minor) == (a, b),
+        (NodeKind::BlockDevice { major, minor }, EntryKind::BlockDevice(a, b)) => (*major, *minor) == (a, b),
+        _ => false,
+    }
+}
+
+/// An error that costs one entry, not the run.
+fn is_entry_error(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Source | ErrorKind::NotFound)
+}
+
+fn file_size(node: &Node) -> u64 {
+    match node.kind {
+        NodeKind::File(_) | NodeKind::InlineFile(_) => node.size(),
+        _ => 0,
+    }
+}
+
+fn link_target(target: Vec<u8>) -> Result<Vec<u8>> {
+    if target.is_empty() || target.len() > SYMLINK_BYTES_MAX {
+        return Err(Error::new(ErrorKind::Source, "a symlink's target is empty or too long"));
+    }
+    Ok(target)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,146 @@
+//! Takes a snapshot of one source: begin a session, choose the parent, capture the tree, flush, commit.
+
+mod cache;
+mod capture;
+mod file;
+
+use std::collections::HashMap;
+
+use crate::error::{ErrorKind, Result};
+use crate::model::manifest::{FAULTS_KEPT_MAX, Fault, SnapshotStats, VolumeFacts};
+use crate::model::{Consistency, PackId, SessionId, Snapshot, SourceIdentity};
+use crate::progress::Progress;
+use crate::repo::{ChunkWriter, Committed, Operation, PROGRAM, Repository, WriterOptions, parse_pack_key};
+use crate::source::Source;
+
+use cache::StatCache;
+use capture::Captured;
+
+/// How to take a snapshot.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// What the source is.
+    pub identity: SourceIdentity,
+    /// The capture that it belongs to; snapshots taken together share it.
+    pub run: SessionId,
+    /// How still the source is held.
+    pub consistency: Consistency,
+    /// Free words.
+    pub tags: Vec<String>,
+    /// The engine's facts of a volume.
+    pub volume: Option<VolumeFacts>,
+    /// Read every file, also those that seem unchanged.
+    pub force_read: bool,
+    /// Do not descend into other file systems.
+    pub one_file_system: bool,
+    /// zstd level, 1..=19.
+    pub compression: i32,
+    /// Find out what would be read and stored, and store nothing.
+    pub dry_run: bool,
+}
+
+/// What was captured.
+#[derive(Debug, Clone)]
+pub struct SnapshotReport {
+    /// The snapshot; its id is all zero after a dry run.
+    pub snapshot: Committed,
+    /// Seconds that the whole verb took.
+    pub seconds: f64,
+}
+
+/// Captures `source` and commits it. Warnings (unreadable, changed entries) are in the record and in `progress`.
+///
+/// An error of the repository ends the run before the commit; an error of an entry costs that entry. When the run is
+/// interrupted, what was packed is named in the journal, so that the next run does not pack it again.
+pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOptions, progress: &Progress) -> Result<SnapshotReport> {
+    let (started, start) = (repo.clock().now(), repo.clock().monotonic());
+    let root = source.root()?;
+    let writer_options =
+        WriterOptions { compression: options.compression, dry_run: options.dry_run, purpose: "snapshot", operation: Operation::Write };
+    let writer = ChunkWriter::begin(repo, writer_options, progress)?;
+    // Rule W3: only a snapshot that is not forgotten as of after BEGIN may be a parent.
+    let parent = newest(repo, &options.identity)?;
+    let intact = forget_missing_packs(repo)?;
+    if let Some(parent) = &parent {
+        progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
+        progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
+    }
+    let anchor = parent.as_ref().filter(|_| intact && !options.force_read).map(|parent| &parent.record.root);
+    let cache = StatCache::new(repo, &options.identity, anchor, options.dry_run);
+    if let Err(error) = source.settle() {
+        tracing::warn!("the source's file system could not be synced first: {error}");
+    }
+
+    let time = repo.clock().now();
+    let captured = match capture::capture(&writer, root, &cache, options.one_file_system, progress) {
+        Ok(captured) => captured,
+        Err(error) if error.kind() == ErrorKind::Interrupted => {
+            repo.abandon(writer.finish()?)?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    let totals = captured.stats(writer.totals());
+    let flushed = writer.finish()?;
+    // The last moment at which a wish to stop still leaves nothing behind.
+    if let Err(interrupted) = progress.check() {
+        repo.abandon(flushed)?;
+        return Err(interrupted);
+    }
+    let took = repo.clock().monotonic().saturating_sub(start);
+    let record = record(options, &captured, totals, parent.as_ref(), (started, time), took.as_millis());
+    let snapshot = repo.commit(record, flushed)?;
+    cache.drop_records(&captured.replaced);
+    Ok(SnapshotReport { snapshot, seconds: took.as_secs_f64() })
+}
+
+/// The newest snapshot of a source.
+pub fn newest(repo: &Repository, identity: &SourceIdentity) -> Result<Option<Committed>> {
+    Ok(repo.snapshots()?.into_iter().rfind(|snapshot| snapshot.record.source == *identity))
+}
+
+/// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
+/// were some: what the parent says of unchanged files can't be relied on then.
+fn forget_missing_packs(repo: &Repository) -> Result<bool> {
+    let found: HashMap<PackId, u64> =
+        repo.storage().list("packs")?.iter().filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).collect();
+    let known = repo.index().packs()?;
+    let lost: Vec<PackId> = known.iter().filter(|pack| found.get(&pack.id) != Some(&pack.len)).map(|pack| pack.id).collect();
+    if lost.is_empty() {
+        return Ok(true);
+    }
+    tracing::warn!(packs = lost.len(), "packs are missing from the repository; everything is read again to store what was lost");
+    repo.index().remove_packs(&lost)?;
+    Ok(false)
+}
+
+fn record(
+    options: &SnapshotOptions,
+    captured: &Captured,
+    stats: SnapshotStats,
+    parent: Option<&Committed>,
+    (started, time): (crate::clock::Timestamp, crate::clock::Timestamp),
+    milliseconds: u128,
+) -> Snapshot {
+    let kept = |faults: &[Fault]| faults.iter().take(FAULTS_KEPT_MAX).cloned().collect();
+    Snapshot {
+        source: options.identity.clone(),
+        run: options.run,
+        sequence: parent.map_or(1, |parent| parent.record.sequence + 1),
+        started,
+        time,
+        milliseconds: u64::try_from(milliseconds).unwrap_or(u64::MAX),
+        consistency: options.consistency,
+        frozen_milliseconds: 0,
+        root: captured.root.clone(),
+        parent: parent.map(|parent| parent.id),
+        unreadable: kept(&captured.unreadable.0),
+        unreadable_count: captured.unreadable.1,
+        changed: kept(&captured.changed.0),
+        changed_count: captured.changed.1,
+        stats,
+        volume: options.volume.clone(),
+        tags: options.tags.clone(),
+        program: PROGRAM.to_owned(),
+    }
+}

@@ -1,0 +1,494 @@
+//! Takes in what the journals tell: which snapshots there are, which packs hold what, what prune has done. The index
+//! remembers which entries it has taken in, so that this costs what is new.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use minicbor::{Decode, Encode};
+
+use super::delta::{self, DeltaPack, Published};
+use super::journal::{self, Entry, Session};
+use super::object::{self, ObjectType};
+use super::{Repository, read};
+use crate::error::{Error, ErrorKind, Result};
+use crate::index::Table;
+use crate::model::{PackId, SessionId};
+use crate::seal;
+use crate::storage::Key;
+
+/// An object that is not as it should be. It costs what depends on it, not the whole repository.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The object.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What prune condemns or decides in one cycle (CBOR map).
+#[derive(Debug, Clone, Default, PartialEq, Encode, Decode)]
+#[cbor(map)]
+pub struct CycleSet {
+    /// Packs that go.
+    #[n(0)]
+    pub packs: Vec<PackId>,
+    /// Forgotten snapshots that go, by journal entry.
+    #[n(1)]
+    pub dropped: Vec<(SessionId, u32)>,
+}
+
+/// What is known of a session.
+#[derive(Debug, Clone, Default)]
+pub struct SessionState {
+    /// The sequence number after its last entry.
+    pub next: u32,
+    /// It has an END or a FENCE.
+    pub resolved: bool,
+    /// It has a FENCE: its writer was taken for dead.
+    pub fenced: bool,
+    /// The host that it runs or ran on; none when its BEGIN can't be read.
+    pub host: Option<String>,
+}
+
+/// The state of the repository as of one refresh.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Every SNAPSHOT entry that is not forgotten.
+    pub snapshots: BTreeSet<(SessionId, u32)>,
+    /// Every SNAPSHOT entry with a forget marker that is still there.
+    pub forgotten: BTreeSet<(SessionId, u32)>,
+    /// Every snapshot that prune has dropped for good.
+    pub dropped: BTreeSet<(SessionId, u32)>,
+    /// Of those, entries that are still there: the prune was interrupted.
+    pub dropped_left: BTreeSet<(SessionId, u32)>,
+    /// Every session.
+    pub sessions: BTreeMap<SessionId, SessionState>,
+    /// Packs that must not be used any more: condemned and not rescued, or final (rule W2).
+    pub dead: HashSet<PackId>,
+    /// The last cycle of prune; 0 before the first.
+    pub cycle: u64,
+    /// What is not as it should be.
+    pub problems: Vec<Problem>,
+}
+
+/// What the index remembers of a journal entry, as the first byte of its note. A SNAPSHOT's note holds the object too.
+const SEEN: u8 = 0;
+const SEEN_BEGIN: u8 = 1;
+const SEEN_SNAPSHOT: u8 = 2;
+const SEEN_END: u8 = 3;
+const SEEN_FENCE: u8 = 4;
+/// Notes of packs that no journal names, and of dead sessions whose packs were looked for (table `Meta`).
+const UNNAMED: &[u8] = b"unnamed ";
+const ADOPTED: &[u8] = b"adopted ";
+/// A full pack has some 500 blobs, 24 KB of index: a delta object of adopted packs stays at a few MB.
+const ADOPTED_PACKS_PER_DELTA: usize = 128;
+
+impl Repository {
+    /// Brings index and view up to date with the journals.
+    pub fn refresh(&self) -> Result<Arc<View>> {
+        let mut view = View::default();
+        self.read_cycles(&mut view)?;
+        let mut unindexed = false;
+        let mut entries = HashSet::new();
+        for listed in self.storage.list("log")? {
+            let Some((session, sequence)) = journal::parse_key(&listed.key) else { continue };
+            let state = view.sessions.entry(session).or_default();
+            state.next = state.next.max(sequence + 1);
+            entries.insert((session, sequence));
+            if view.dropped.contains(&(session, sequence)) {
+                view.dropped_left.insert((session, sequence));
+                continue;
+            }
+            match self.take_in(&listed.key, &session, sequence, &view.dead) {
+                Ok(Seen::Begin(host)) => entry_state(&mut view, session).host = Some(host),
+                Ok(Seen::Snapshot) => {
+                    view.snapshots.insert((session, sequence));
+                }
+                Ok(Seen::End) => entry_state(&mut view, session).resolved = true,
+                Ok(Seen::Fence) => {
+                    let state = entry_state(&mut view, session);
+                    (state.resolved, state.fenced) = (true, true);
+                }
+                Ok(Seen::Other) => {}
+                Err(Taken::Entry(error)) if error.kind() == ErrorKind::NotFound => {}
+                Err(Taken::Entry(error)) => {
+                    unindexed = true;
+                    view.problems.push(problem(&listed.key, &error)?);
+                }
+                // The entry is good and what it publishes is not: the packs themselves tell the same.
+                Err(Taken::Delta(key, seen, error)) => {
+                    unindexed = true;
+                    view.problems.push(problem(&key, &error)?);
+                    if matches!(seen, Seen::Snapshot) {
+                        view.snapshots.insert((session, sequence));
+                    }
+                }
+            }
+        }
+        self.note_vanished(&mut view, &entries)?;
+        self.read_forgets(&mut view)?;
+        if unindexed {
+            self.index_unknown_packs(&mut view)?;
+        }
+        let view = Arc::new(view);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view.clone();
+        Ok(view)
+    }
+
+    /// Reads the footers of packs that the index does not know and adds them, as packs that no journal names. A pack that
+    /// can't be read is a problem of the view.
+    fn index_unknown_packs(&self, view: &mut View) -> Result<()> {
+        for listed in self.storage.list("packs")? {
+            let Some(id) = read::parse_pack_key(&listed.key) else { continue };
+            if view.dead.contains(&id) || self.index.pack_number(&id)?.is_some() {
+                continue;
+            }
+            match read::read_footer(self, &id, listed.len) {
+                Ok((info, footer)) => {
+                    self.note_unnamed(&[id])?;
+                    self.index.insert_pack(&info, &delta::blobs(&footer.entries))?;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => view.problems.push(problem(&listed.key, &error)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Names, in a CHECKPOINT of `session`, the packs that no journal names: what a session left that died before its own
+    /// entry, and what only the packs' footers told of. Others could not find their chunks otherwise (rule W6).
+    pub(super) fn adopt(&self, session: &mut Session) -> Result<()> {
+        let mut view = View { dead: self.view().dead.clone(), ..View::default() };
+        let died = self.died(session.id())?;
+        if !died.is_empty() {
+            self.index_unknown_packs(&mut view)?;
+        }
+        let mut unnamed = Vec::new();
+        self.index.for_each_note(Table::Meta, UNNAMED, &mut |key, _| {
+            unnamed.extend(PackId::from_slice(&key[UNNAMED.len()..]));
+            Ok(())
+        })?;
+        unnamed.retain(|id| !view.dead.contains(id));
+        // What was pruned, never got its final name or is damaged: nobody may rely on it.
+        let gone = self.name_packs(session, &unnamed)?;
+        self.index.remove_packs(&gone)?;
+        self.note_named(&gone)?;
+        let adopted: Vec<_> = died.iter().map(|id| ([ADOPTED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
+        self.index.set_notes(Table::Meta, &adopted)
+    }
+
+    /// Names packs in a CHECKPOINT of `session`, from their own footers. Returns those that can't be read.
+    pub fn name_packs(&self, session: &mut Session, packs: &[PackId]) -> Result<Vec<PackId>> {
+        let (mut delta, mut unreadable) = (Vec::new(), Vec::new());
+        for id in packs {
+            let len = self.storage.size(&read::pack_key(id)?)?;
+            match len.map(|len| read::read_footer(self, id, len)) {
+                Some(Ok((info, footer))) => delta.push(DeltaPack::new(&info, &footer.entries)),
+                Some(Err(error)) if error.kind() != ErrorKind::Damaged && error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => unreadable.push(*id),
+            }
+        }
+        if !delta.is_empty() {
+            let entry = Entry::Checkpoint(self.publish_delta(session, &delta)?);
+            let (sequence, object) = session.append(&*self.storage, &self.keys, &self.config.repository, seal::random_array()?, &entry)?;
+            self.note_own(&session.id(), sequence, &entry, &object)?;
+        }
+        Ok(unreadable)
+    }
+
+    /// Unresolved sessions whose process is gone and whose packs were not looked for yet.
+    fn died(&self, own: SessionId) -> Result<Vec<SessionId>> {
+        let mut died = Vec::new();
+        for (id, state) in &self.view().sessions {
+            let looked = || self.index.note(Table::Meta, &[ADOPTED, id.as_bytes()].concat());
+            if !state.resolved && *id != own && looked()?.is_none() && !self.storage.held(&journal::hold_key(id)?)? {
+                died.push(*id);
+            }
+        }
+        Ok(died)
+    }
+
+    /// Stores a delta as objects of `session` and says how a journal entry names it.
+    fn publish_delta(&self, session: &Session, packs: &[DeltaPack]) -> Result<Published> {
+        let mut published = Published { packs: packs.iter().map(|pack| pack.id).collect(), ..Published::default() };
+        for (group, number) in packs.chunks(ADOPTED_PACKS_PER_DELTA).zip(0..) {
+            let key: Key = format!("idx/{}-{}-{number}", session.id(), session.next_sequence()).parse()?;
+            object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key, &delta::encode(group)?)?;
+            published.deltas.push(key.to_string());
+        }
+        Ok(published)
+    }
+
+    /// Remembers that no journal names these packs yet.
+    pub(super) fn note_unnamed(&self, packs: &[PackId]) -> Result<()> {
+        let notes: Vec<_> = packs.iter().map(|id| ([UNNAMED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
+        self.index.set_notes(Table::Meta, &notes)
+    }
+
+    fn note_named(&self, packs: &[PackId]) -> Result<()> {
+        let notes: Vec<_> = packs.iter().map(|id| ([UNNAMED, id.as_bytes()].concat(), None)).collect();
+        if notes.is_empty() { Ok(()) } else { self.index.set_notes(Table::Meta, &notes) }
+    }
+
+    /// Empties the index and fills it again from the packs' own footers.
+    pub fn reindex(&self) -> Result<Arc<View>> {
+        self.index.clear()?;
+        let mut view = View::default();
+        self.read_cycles(&mut view)?;
+        self.index_unknown_packs(&mut view)?;
+        self.index.flush()?;
+        let problems = view.problems;
+        let fresh = self.refresh()?;
+        let mut both = View {
+            snapshots: fresh.snapshots.clone(),
+            forgotten: fresh.forgotten.clone(),
+            dropped: fresh.dropped.clone(),
+            dropped_left: fresh.dropped_left.clone(),
+            sessions: fresh.sessions.clone(),
+            dead: fresh.dead.clone(),
+            cycle: fresh.cycle,
+            problems,
+        };
+        both.problems.extend(fresh.problems.iter().filter(|p| !p.key.starts_with("packs/")).cloned());
+        let both = Arc::new(both);
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = both.clone();
+        Ok(both)
+    }
+
+    /// A snapshot that this host knew and nobody dropped must still be there.
+    fn note_vanished(&self, view: &mut View, entries: &HashSet<(SessionId, u32)>) -> Result<()> {
+        let mut vanished = Vec::new();
+        self.index.for_each_note(Table::Journal, b"", &mut |key, note| {
+            if note.first() == Some(&SEEN_SNAPSHOT)
+                && let Some(entry) = parse_note_key(key)
+                && !entries.contains(&entry)
+                && !view.dropped.contains(&entry)
+            {
+                vanished.push(entry);
+            }
+            Ok(())
+        })?;
+        for (session, sequence) in vanished {
+            view.problems.push(Problem {
+                key: journal::entry_key(&session, sequence)?.to_string(),
+                what: "a snapshot that was here is gone, and no prune dropped it".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Removes a journal entry and what this host remembers of it.
+    pub fn remove_entry(&self, session: &SessionId, sequence: u32) -> Result<()> {
+        self.storage.delete(&journal::entry_key(session, sequence)?)?;
+        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None)])
+    }
+
+    /// Ends a session whose process is dead: takes the next key of its journal, so that it can't publish anything more.
+    pub fn fence(&self, session: &SessionId, sequence: u32, by: SessionId) -> Result<()> {
+        let key = journal::entry_key(session, sequence)?;
+        let body = minicbor::to_vec(&Entry::Fence { by }).map_err(|e| Error::damaged("cannot encode a fence").because(e.to_string()))?;
+        object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Journal, &key, &body)
+    }
+
+    /// What a journal entry publishes; none for entries that publish nothing.
+    pub fn published(&self, session: &SessionId, sequence: u32) -> Result<Option<Published>> {
+        let key = journal::entry_key(session, sequence)?;
+        let mut object = self.storage.get(&key, object::OBJECT_BYTES_MAX)?;
+        Ok(match journal::decode(&self.keys, &self.config.repository, &key, &mut object)?.1 {
+            Entry::Checkpoint(published) | Entry::Snapshot { published, .. } => Some(published),
+            _ => None,
+        })
+    }
+
+    /// Notes an entry of this process as taken in: what it publishes is in the index already.
+    pub(super) fn note_own(&self, session: &SessionId, sequence: u32, entry: &Entry, object: &[u8]) -> Result<()> {
+        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), Some(note(entry, object)))])?;
+        match entry {
+            Entry::Checkpoint(published) | Entry::Snapshot { published, .. } => self.note_named(&published.packs),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sealed object of a SNAPSHOT entry, from the index's copy or the repository.
+    pub(super) fn snapshot_object(&self, session: &SessionId, sequence: u32) -> Result<Vec<u8>> {
+        match self.index.note(Table::Journal, &note_key(session, sequence))? {
+            Some(note) if note.first() == Some(&SEEN_SNAPSHOT) => Ok(note[1..].to_vec()),
+            _ => self.storage.get(&journal::entry_key(session, sequence)?, object::OBJECT_BYTES_MAX),
+        }
+    }
+
+    fn take_in(&self, key: &Key, session: &SessionId, sequence: u32, dead: &HashSet<PackId>) -> std::result::Result<Seen, Taken> {
+        let note_key = note_key(session, sequence);
+        if let Some(note) = self.index.note(Table::Journal, &note_key)?
+            && let Some(seen) = seen(&note)
+        {
+            return Ok(seen);
+        }
+        let object = self.storage.get(key, object::OBJECT_BYTES_MAX)?;
+        let (_, entry) = journal::decode(&self.keys, &self.config.repository, key, &mut object.clone())?;
+        let note = note(&entry, &object);
+        let seen = seen(&note).unwrap_or(Seen::Other);
+        if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } = &entry {
+            self.take_in_published(published, dead)
+                .map_err(|(at, error)| Taken::Delta(at.unwrap_or_else(|| key.clone()), seen.clone(), error))?;
+        }
+        self.index.set_notes(Table::Journal, &[(note_key, Some(note))])?;
+        Ok(seen)
+    }
+
+    fn take_in_published(&self, published: &Published, dead: &HashSet<PackId>) -> std::result::Result<(), (Option<Key>, Error)> {
+        let mut packs = Vec::new();
+        if let Some(inline) = &published.inline {
+            packs = delta::decode(inline).map_err(|e| (None, e))?;
+        }
+        for name in &published.deltas {
+            let key: Key = name.parse().map_err(|e| (None, e))?;
+            let known = |id: &PackId| Ok::<_, Error>(dead.contains(id) || self.index.pack_number(id)?.is_some());
+            let read = || delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key)?);
+            match read() {
+                Ok(more) => packs.extend(more),
+                // Prune removes a delta once all its packs are gone.
+                Err(error) => {
+                    let mut needed = false;
+                    for id in &published.packs {
+                        needed |= !known(id).map_err(|e| (None, e))?;
+                    }
+                    if needed {
+                        return Err((Some(key), error));
+                    }
+                }
+            }
+        }
+        for pack in packs.iter().filter(|pack| !dead.contains(&pack.id)) {
+            let insert = || {
+                if self.index.pack_number(&pack.id)?.is_none() {
+                    self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
+                }
+                Ok(())
+            };
+            insert().map_err(|e| (None, e))?;
+        }
+        self.note_named(&published.packs).map_err(|e| (None, e))
+    }
+
+    /// Prune's cycles: a condemned set counts until its final set is there, then that one counts.
+    fn read_cycles(&self, view: &mut View) -> Result<()> {
+        let mut cycles: BTreeMap<u64, (Option<Key>, Option<Key>)> = BTreeMap::new();
+        for listed in self.storage.list("gc")? {
+            let Some((number, kind)) = listed.key.as_str().strip_prefix("gc/").and_then(|rest| rest.split_once('/')) else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            let cycle = cycles.entry(number).or_default();
+            match kind {
+                "condemned" => cycle.0 = Some(listed.key),
+                "final" => cycle.1 = Some(listed.key),
+                _ => {}
+            }
+        }
+        for (number, (condemned, last)) in cycles {
+            view.cycle = view.cycle.max(number);
+            let decided = last.is_some();
+            let (key, kind) = match (last, condemned) {
+                (Some(key), _) => (key, ObjectType::Final),
+                (None, Some(key)) => (key, ObjectType::Condemned),
+                (None, None) => continue,
+            };
+            let set = object::get(&*self.storage, &self.keys, &self.config.repository, kind, &key).and_then(|body| {
+                minicbor::decode::<CycleSet>(&body).map_err(|e| Error::damaged("a set of prune is malformed").because(e.to_string()))
+            });
+            match set {
+                Ok(set) => {
+                    if decided {
+                        self.index.remove_packs(&set.packs)?;
+                        view.dropped.extend(set.dropped);
+                    }
+                    view.dead.extend(set.packs);
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => view.problems.push(problem(&key, &error)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// A marker that does not open forgets nothing: nobody without the key may make snapshots disappear.
+    fn read_forgets(&self, view: &mut View) -> Result<()> {
+        for listed in self.storage.list("forget")? {
+            let named = listed.key.as_str().strip_prefix("forget/").and_then(|name| name.split_once('-'));
+            let Some((Ok(session), Ok(sequence))) = named.map(|(session, sequence)| (session.parse(), sequence.parse())) else { continue };
+            match object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &listed.key) {
+                Ok(_) => {
+                    if view.snapshots.remove(&(session, sequence)) {
+                        view.forgotten.insert((session, sequence));
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => view.problems.push(problem(&listed.key, &error)?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an entry means for the view.
+#[derive(Debug, Clone)]
+enum Seen {
+    Begin(String),
+    Snapshot,
+    End,
+    Fence,
+    Other,
+}
+
+/// What could not be taken in: the entry, or a delta that it names.
+enum Taken {
+    Entry(Error),
+    Delta(Key, Seen, Error),
+}
+
+impl From<Error> for Taken {
+    fn from(error: Error) -> Self {
+        Self::Entry(error)
+    }
+}
+
+fn entry_state(view: &mut View, session: SessionId) -> &mut SessionState {
+    view.sessions.entry(session).or_default()
+}
+
+/// A failure of the local cache or a wish to stop is no property of an object.
+fn problem(key: &Key, error: &Error) -> Result<Problem> {
+    match error.kind() {
+        ErrorKind::Cache | ErrorKind::Interrupted => Err(Error::new(error.kind(), error.to_string())),
+        _ => Ok(Problem { key: key.to_string(), what: error.to_string() }),
+    }
+}
+
+fn note_key(session: &SessionId, sequence: u32) -> Vec<u8> {
+    [&session.as_bytes()[..], &sequence.to_be_bytes()].concat()
+}
+
+fn parse_note_key(key: &[u8]) -> Option<(SessionId, u32)> {
+    let (session, sequence) = key.split_at_checked(SessionId::LEN)?;
+    Some((SessionId::from_slice(session)?, u32::from_be_bytes(sequence.try_into().ok()?)))
+}
+
+fn note(entry: &Entry, object: &[u8]) -> Vec<u8> {
+    match entry {
+        Entry::Begin(begin) => [&[SEEN_BEGIN], begin.host.as_bytes()].concat(),
+        Entry::Snapshot { .. } => [&[SEEN_SNAPSHOT], object].concat(),
+        Entry::End => vec![SEEN_END],
+        Entry::Fence { .. } => vec![SEEN_FENCE],
+        Entry::Checkpoint(_) | Entry::Ack { .. } => vec![SEEN],
+    }
+}
+
+fn seen(note: &[u8]) -> Option<Seen> {
+    match note.split_first()? {
+        (&SEEN_BEGIN, host) => Some(Seen::Begin(String::from_utf8_lossy(host).into_owned())),
+        (&SEEN_SNAPSHOT, _) => Some(Seen::Snapshot),
+        (&SEEN_END, _) => Some(Seen::End),
+        (&SEEN_FENCE, _) => Some(Seen::Fence),
+        (&SEEN, _) => Some(Seen::Other),
+        _ => None,
+    }
+}

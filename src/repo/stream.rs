@@ -1,0 +1,329 @@
+//! One recursion for everything that is long: a stream (a file's bytes, a directory's nodes, an xattr set) is cut; one
+//! chunk: its id stands for the stream; several: the list of their ids and lengths is a stream again.
+//!
+//! A list is entries of 40 bytes: 32 id, 8 length in bytes of the stream that it covers. An id of zeros is a hole of that
+//! length. Lists are cut with the `meta` profile, each cut moved up to the next whole entry.
+
+use std::collections::VecDeque;
+
+use super::read::ChunkReader;
+use super::write::ChunkWriter;
+use crate::chunk::{self, CHUNK_BYTES_MAX, Profile};
+use crate::error::{Error, Result};
+use crate::model::node::STREAM_DEPTH_MAX;
+use crate::model::{ChunkId, Node, Stream};
+use crate::seal::keys::ChunkKind;
+
+/// Length of a list entry in bytes.
+const LIST_ENTRY_BYTES: usize = 40;
+/// How much of a list waits until it is cut: a cut needs the longest chunk, and is made with one to spare.
+const LIST_BUFFER_BYTES: usize = 2 * (32 << 10);
+
+/// Cuts and stores one stream.
+pub struct StreamWriter<'w, 'r> {
+    writer: &'w ChunkWriter<'r>,
+    kind: ChunkKind,
+    profile: &'static Profile,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    list: ListWriter,
+    len: u64,
+}
+
+impl<'w, 'r> StreamWriter<'w, 'r> {
+    /// A stream of chunks of `kind`, cut with `profile`, that reuses the allocation of `buffer`.
+    pub fn new(writer: &'w ChunkWriter<'r>, kind: ChunkKind, profile: &'static Profile, mut buffer: Vec<u8>) -> Self {
+        buffer.resize(profile.max * 4, 0);
+        Self { writer, kind, profile, buffer, start: 0, end: 0, list: ListWriter::default(), len: 0 }
+    }
+
+    /// Room for at least the longest chunk of the profile; fill a part of it, then call [`StreamWriter::advance`].
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// `filled` bytes of the last [`StreamWriter::space`] are part of the stream now.
+    pub fn advance(&mut self, filled: usize) -> Result<()> {
+        self.end += filled;
+        self.len += filled as u64;
+        while self.end - self.start >= self.profile.max {
+            self.cut_one()?;
+        }
+        Ok(())
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let space = self.space();
+            let taken = space.len().min(bytes.len());
+            space[..taken].copy_from_slice(&bytes[..taken]);
+            self.advance(taken)?;
+            bytes = &bytes[taken..];
+        }
+        Ok(())
+    }
+
+    /// Appends a hole. What stood before it is cut here.
+    pub fn hole(&mut self, len: u64) -> Result<()> {
+        if len > 0 {
+            self.cut_all()?;
+            self.len += len;
+            self.list.push(self.writer, 0, ChunkId::HOLE, len)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the stream so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing was written so far.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Ends the stream. Returns the reference and the buffer for reuse.
+    pub fn finish(mut self) -> Result<(Stream, Vec<u8>)> {
+        self.cut_all()?;
+        if self.len == 0 {
+            return Ok((Stream::EMPTY, self.buffer));
+        }
+        let (id, depth) = self.list.finish(self.writer)?;
+        Ok((Stream { len: self.len, profile: self.profile.number, depth, id }, self.buffer))
+    }
+
+    fn cut_all(&mut self) -> Result<()> {
+        while self.end > self.start {
+            self.cut_one()?;
+        }
+        Ok(())
+    }
+
+    fn cut_one(&mut self) -> Result<()> {
+        let bytes = &self.buffer[self.start..self.end];
+        let len = self.writer.repository().chunker().cut(self.profile, bytes);
+        let put = self.writer.put(self.kind, &bytes[..len])?;
+        self.start += len;
+        self.list.push(self.writer, 0, put.id, len as u64)
+    }
+}
+
+/// The lists above a stream's chunks, each cut as it grows.
+#[derive(Default)]
+struct ListWriter {
+    levels: Vec<Level>,
+}
+
+#[derive(Default)]
+struct Level {
+    waiting: Vec<u8>,
+    entries: u64,
+}
+
+impl ListWriter {
+    fn push(&mut self, writer: &ChunkWriter<'_>, depth: usize, id: ChunkId, len: u64) -> Result<()> {
+        if depth > usize::from(STREAM_DEPTH_MAX) {
+            return Err(Error::damaged("a stream is longer than a stream can be"));
+        }
+        if self.levels.len() == depth {
+            self.levels.push(Level::default());
+        }
+        let level = &mut self.levels[depth];
+        level.waiting.extend_from_slice(id.as_bytes());
+        level.waiting.extend_from_slice(&len.to_le_bytes());
+        level.entries += 1;
+        if level.waiting.len() >= LIST_BUFFER_BYTES { self.cut_one(writer, depth) } else { Ok(()) }
+    }
+
+    fn cut_one(&mut self, writer: &ChunkWriter<'_>, depth: usize) -> Result<()> {
+        let waiting = &mut self.levels[depth].waiting;
+        let cut = writer.repository().chunker().cut(&chunk::META, waiting).next_multiple_of(LIST_ENTRY_BYTES);
+        let rest = waiting.split_off(cut.min(waiting.len()));
+        let list = std::mem::replace(waiting, rest);
+        let covered = list.chunks_exact(LIST_ENTRY_BYTES).map(|entry| entry_of(entry).1).sum();
+        let put = writer.put(ChunkKind::List, &list)?;
+        self.push(writer, depth + 1, put.id, covered)
+    }
+
+    /// The id that stands for the whole and the number of lists above the chunks.
+    fn finish(&mut self, writer: &ChunkWriter<'_>) -> Result<(ChunkId, u8)> {
+        let mut depth = 0;
+        loop {
+            let level = &self.levels[depth];
+            if level.entries == 1 && self.levels.len() == depth + 1 {
+                let number = u8::try_from(depth).map_err(|_| Error::damaged("a stream is longer than a stream can be"))?;
+                return Ok((entry_of(&level.waiting).0, number));
+            }
+            while !self.levels[depth].waiting.is_empty() {
+                self.cut_one(writer, depth)?;
+            }
+            depth += 1;
+        }
+    }
+}
+
+fn entry_of(entry: &[u8]) -> (ChunkId, u64) {
+    let (mut id, mut len) = ([0; 32], [0; 8]);
+    id.copy_from_slice(&entry[..32]);
+    len.copy_from_slice(&entry[32..40]);
+    (ChunkId(id), u64::from_le_bytes(len))
+}
+
+/// A piece of a stream: one chunk, or a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leaf {
+    /// Offset in the stream.
+    pub offset: u64,
+    /// Length.
+    pub len: u64,
+    /// The chunk, or [`ChunkId::HOLE`].
+    pub id: ChunkId,
+}
+
+/// Goes over the pieces of a stream in order; reads lists as it gets to them.
+pub struct StreamReader<'a, 'r> {
+    reader: &'a ChunkReader<'r>,
+    stream: Stream,
+    /// Lists that are open, from the root down: entries still to visit.
+    open: Vec<VecDeque<(ChunkId, u64)>>,
+    offset: u64,
+    started: bool,
+    /// Called with every list's id before it is read; prune and verify collect them.
+    lists: Option<&'a mut dyn FnMut(ChunkId) -> bool>,
+}
+
+impl<'a, 'r> StreamReader<'a, 'r> {
+    /// The pieces of `stream`.
+    pub fn new(reader: &'a ChunkReader<'r>, stream: &Stream) -> Self {
+        Self { reader, stream: *stream, open: Vec::new(), offset: 0, started: false, lists: None }
+    }
+
+    /// Likewise; `visit` is told the id of each list, and a list that it answers `false` to is passed over with all that
+    /// is below it.
+    pub fn with_lists(reader: &'a ChunkReader<'r>, stream: &Stream, visit: &'a mut dyn FnMut(ChunkId) -> bool) -> Self {
+        Self { lists: Some(visit), ..Self::new(reader, stream) }
+    }
+
+    /// The next piece; none at the end.
+    pub fn next(&mut self) -> Result<Option<Leaf>> {
+        if !self.started {
+            self.started = true;
+            if self.stream.len > 0 {
+                self.open.push(VecDeque::from([(self.stream.id, self.stream.len)]));
+            }
+        }
+        loop {
+            let Some(list) = self.open.last_mut() else {
+                return if self.offset == self.stream.len {
+                    Ok(None)
+                } else {
+                    Err(Error::damaged("a list of chunks ends too early").on(self.stream.id))
+                };
+            };
+            let Some((id, len)) = list.pop_front() else {
+                self.open.pop();
+                continue;
+            };
+            if len == 0 || len > self.stream.len - self.offset {
+                return Err(Error::damaged("a list of chunks covers more than its stream").on(self.stream.id));
+            }
+            let is_list = self.open.len() <= usize::from(self.stream.depth) && !id.is_hole();
+            if is_list {
+                let wanted = self.lists.as_mut().is_none_or(|visit| visit(id));
+                if wanted {
+                    let entries = self.read_list(&id, len)?;
+                    self.open.push(entries);
+                } else {
+                    self.offset += len;
+                }
+                continue;
+            }
+            if !id.is_hole() && len > CHUNK_BYTES_MAX as u64 {
+                return Err(Error::damaged("a list names a chunk of impossible length").on(id));
+            }
+            let leaf = Leaf { offset: self.offset, len, id };
+            self.offset += len;
+            return Ok(Some(leaf));
+        }
+    }
+
+    fn read_list(&self, id: &ChunkId, covered: u64) -> Result<VecDeque<(ChunkId, u64)>> {
+        let bytes = self.reader.read(ChunkKind::List, id)?;
+        let entries: VecDeque<_> = bytes.chunks_exact(LIST_ENTRY_BYTES).map(entry_of).collect();
+        let sum = entries.iter().try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
+        if bytes.len() % LIST_ENTRY_BYTES != 0 || sum != Some(covered) {
+            return Err(Error::damaged("a list of chunks does not cover what it should").on(id));
+        }
+        Ok(entries)
+    }
+}
+
+/// Reads the nodes of a directory, one after another; checks that they are sorted and each name stands once.
+pub struct NodeReader<'a, 'r> {
+    leaves: StreamReader<'a, 'r>,
+    reader: &'a ChunkReader<'r>,
+    chunks: Option<&'a dyn Fn(ChunkId)>,
+    bytes: Vec<u8>,
+    position: usize,
+    last: Vec<u8>,
+}
+
+impl<'a, 'r> NodeReader<'a, 'r> {
+    /// The nodes of the directory whose stream this is.
+    pub fn new(reader: &'a ChunkReader<'r>, stream: &Stream) -> Self {
+        Self { leaves: StreamReader::new(reader, stream), reader, chunks: None, bytes: Vec::new(), position: 0, last: Vec::new() }
+    }
+
+    /// Likewise; `lists` and `chunks` are told the ids of everything that the directory itself consists of.
+    pub fn with_ids(
+        reader: &'a ChunkReader<'r>,
+        stream: &Stream,
+        lists: &'a mut dyn FnMut(ChunkId) -> bool,
+        chunks: &'a dyn Fn(ChunkId),
+    ) -> Self {
+        Self { leaves: StreamReader::with_lists(reader, stream, lists), chunks: Some(chunks), ..Self::new(reader, stream) }
+    }
+
+    /// The next node; none at the end.
+    pub fn next(&mut self) -> Result<Option<Node>> {
+        loop {
+            let rest = &self.bytes[self.position..];
+            if let Some(len) = Node::encoded_len(rest)?
+                && let Some(record) = rest.get(..len)
+            {
+                let node = Node::decode(record)?;
+                self.position += len;
+                if node.name.is_none() || node.name_bytes() <= self.last.as_slice() {
+                    return Err(Error::damaged("a directory's entries are not in order").on(crate::model::path::escape(node.name_bytes())));
+                }
+                self.last.clear();
+                self.last.extend_from_slice(node.name_bytes());
+                return Ok(Some(node));
+            }
+            let Some(leaf) = self.leaves.next()? else {
+                return if rest.is_empty() { Ok(None) } else { Err(Error::damaged("a directory ends inside an entry")) };
+            };
+            if let Some(chunks) = self.chunks {
+                chunks(leaf.id);
+            }
+            if leaf.id.is_hole() {
+                return Err(Error::damaged("a directory has a hole"));
+            }
+            let chunk = self.reader.read(ChunkKind::Tree, &leaf.id)?;
+            if chunk.len() as u64 != leaf.len {
+                return Err(Error::damaged("a chunk has another length than its list says").on(leaf.id));
+            }
+            self.bytes.drain(..self.position);
+            self.position = 0;
+            self.bytes.extend_from_slice(&chunk);
+        }
+    }
+}
