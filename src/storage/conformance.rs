@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{Key, Storage};
+use super::{Key, Listed, Storage};
 use crate::error::{Error, ErrorKind};
 
 const LEN_MAX: u64 = 1 << 30;
@@ -207,10 +207,12 @@ fn a_hold_is_exclusive_until_dropped(storage: &dyn Storage, other: Option<&dyn S
             expect(asked.hold(&key).map(drop), ErrorKind::Busy, "hb/0123");
         }
         assert!(storage.held(&key).unwrap(), "a refused hold must not take it away");
+        assert_eq!(other.list("hb").unwrap(), [Listed { key: key.clone(), len: 0 }]);
         drop(other.hold(&free).unwrap());
         drop(hold);
         assert!(!storage.held(&key).unwrap() && !other.held(&key).unwrap());
         drop(other.hold(&key).unwrap());
+        assert_eq!(storage.list("hb").unwrap(), []);
     }
     one_holder_at_a_time(storage, other);
 }

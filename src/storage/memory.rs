@@ -100,9 +100,11 @@ impl Storage for MemoryStorage {
     }
 
     fn hold(&self, key: &Key) -> Result<Box<dyn Hold>> {
-        if !self.state().holds.insert(key.clone()) {
+        let mut state = self.state();
+        if !state.holds.insert(key.clone()) {
             return Err(Error::new(ErrorKind::Busy, "cannot lock, another process has it locked").on(key));
         }
+        state.objects.entry(key.clone()).or_default();
         Ok(Box::new(MemoryHold { storage: self.clone(), key: key.clone() }))
     }
 
@@ -128,7 +130,9 @@ impl Hold for MemoryHold {}
 
 impl Drop for MemoryHold {
     fn drop(&mut self) {
-        self.storage.state().holds.remove(&self.key);
+        let mut state = self.storage.state();
+        state.holds.remove(&self.key);
+        state.objects.remove(&self.key);
     }
 }
 
@@ -161,6 +165,7 @@ mod tests {
         assert_eq!(fork.objects(), storage.objects());
         assert!(!fork.held(&b).unwrap(), "its holder is not alive there");
         drop(hold);
+        fork.delete(&b).unwrap();
         fork.with_objects(|objects| objects.get_mut(&a).unwrap()[0] ^= 1);
         fork.put_new(&b, b"").unwrap();
         assert_eq!(storage.get(&a, 100).unwrap(), b"first");

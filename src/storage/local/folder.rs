@@ -112,3 +112,24 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
 fn open_below(folder: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     openat(folder, name, FOLDER.union(OFlags::NOFOLLOW), Mode::empty())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rustix::fs::CWD;
+
+    use super::*;
+
+    #[test]
+    fn after_a_failed_sync_nothing_counts_as_durable_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let tree = Tree::new(openat(CWD, place.path(), FOLDER, Mode::empty()).unwrap());
+        let folder = tree.make("log/0").unwrap();
+        tree.settle("log/0", &folder).unwrap();
+        // A handle that cannot be synced stands for a disk that fails.
+        let failing = openat(CWD, place.path(), OFlags::PATH, Mode::empty()).unwrap();
+        assert!(tree.settle("log/0", &failing).is_err());
+        assert!(tree.settle("log/0", &folder).is_err() && tree.check_intact().is_err());
+        assert!(tree.open("log/0").is_ok());
+    }
+}
