@@ -139,10 +139,12 @@ impl Drop for TempFile {
     fn drop(&mut self) {
         // Best effort: what stays is removed by the next sweep.
         let _ = unlinkat(&self.folder, &self.name, AtFlags::empty());
+        // Said aloud rather than left to closing, because a child process about to exec has this handle too for a moment.
+        let _ = flock(&self.file, FlockOperation::Unlock);
     }
 }
 
-/// Removes from `folder` each temporary file `name` unless a living put has it locked. True when it is gone.
+/// Removes the temporary file `name` from `folder` unless a living put has it locked. True when it is gone.
 pub(super) fn sweep(folder: &OwnedFd, name: &str) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match openat(folder, name, flags, Mode::empty()) {
@@ -239,6 +241,24 @@ mod tests {
             temp.fill(&bytes, &Buffers::default()).unwrap();
             assert!(std::fs::read(place.path().join(&temp.name)).unwrap() == bytes, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_sweep_never_takes_a_file_that_was_handed_out() {
+        let place = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    for entry in std::fs::read_dir(place.path()).unwrap() {
+                        sweep(&folder(place.path()), entry.unwrap().file_name().to_str().unwrap()).unwrap();
+                    }
+                }
+            });
+            let lost = (0..3000).filter(|_| fstat(&TempFile::create(folder(place.path())).unwrap().file).unwrap().st_nlink == 0).count();
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(lost, 0);
+        });
     }
 
     #[test]
