@@ -475,6 +475,8 @@ fn space(table: Table) -> Space {
 mod tests {
     use std::sync::Arc;
 
+    use tempfile::TempDir;
+
     use super::*;
     use crate::index::contract::{self, blob, chunk, pack};
     use crate::index::overlay::Overlay;
@@ -485,12 +487,12 @@ mod tests {
         RocksIndex::open(path, MEMORY_BYTES).unwrap()
     }
 
-    /// An overlay on a view of `path`, which `owner` keeps alive.
-    fn beside(path: &Path, owner: impl std::any::Any + Send + Sync) -> Box<dyn ChunkIndex> {
+    /// An overlay on a view of the index in `dir`, which goes on being open for writing.
+    fn beside(writer: RocksIndex, dir: TempDir) -> Box<dyn ChunkIndex> {
         let own = tempfile::tempdir().unwrap();
-        let base = RocksIndex::open_view(path, &own.path().join("view"), MEMORY_BYTES).unwrap();
+        let base = RocksIndex::open_view(dir.path(), &own.path().join("view"), MEMORY_BYTES).unwrap();
         let top = at(&own.path().join("top"));
-        Box::new(Overlay::new(Box::new(base), Box::new(top)).keeping((own, owner)))
+        Box::new(Overlay::new(Box::new(base), Box::new(top)).keeping((own, writer, dir)))
     }
 
     #[test]
@@ -508,7 +510,7 @@ mod tests {
         contract::check_all(&mut || {
             let dir = tempfile::tempdir().unwrap();
             let writer = at(dir.path());
-            beside(&dir.path().to_owned(), (writer, dir))
+            beside(writer, dir)
         });
     }
 
@@ -526,7 +528,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let writer = at(dir.path());
             before(&writer);
-            beside(&dir.path().to_owned(), (writer, dir))
+            beside(writer, dir)
         });
     }
 

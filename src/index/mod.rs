@@ -120,6 +120,8 @@ pub trait ChunkIndex: Send + Sync {
     /// Sets (or with `None` removes) notes of one table.
     fn set_notes(&self, table: Table, notes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<()>;
     /// Visits the notes of a table whose key starts with `prefix`, sorted by key.
+    // Clippy would have a name for the visitor's type; a reader is served better by seeing it.
+    #[allow(clippy::type_complexity)]
     fn for_each_note(&self, table: Table, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()>;
     /// Empties the index and all notes.
     fn clear(&self) -> Result<()>;

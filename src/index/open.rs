@@ -93,10 +93,10 @@ mod on_disk {
             if attempt > 0 {
                 thread::sleep(PAUSE);
             }
-            if let Some(lock) = scratch::try_lock(&state_dir.join("index.lock"))? {
-                if let Some(opened) = place.open_for_writing(lock)? {
-                    return Ok(opened);
-                }
+            if let Some(lock) = scratch::try_lock(&state_dir.join("index.lock"))?
+                && let Some(opened) = place.open_for_writing(lock)?
+            {
+                return Ok(opened);
             }
             if let Some(opened) = place.open_beside()? {
                 return Ok(opened);
@@ -230,7 +230,7 @@ mod on_disk {
 }
 
 #[cfg(all(test, feature = "rocks"))]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
