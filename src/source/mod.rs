@@ -13,6 +13,8 @@ mod file;
 mod handles;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+#[cfg(any(test, feature = "testing"))]
+mod scripted_tree;
 mod stat;
 mod xattr;
 
