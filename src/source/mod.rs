@@ -14,6 +14,8 @@ mod handles;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
 #[cfg(any(test, feature = "testing"))]
+mod scripted_blocks;
+#[cfg(any(test, feature = "testing"))]
 mod scripted_tree;
 mod stat;
 mod xattr;

@@ -17,10 +17,9 @@ use crate::clock::Timestamp;
 use crate::model::path::escape;
 use crate::model::{Name, TreePath};
 
+use super::scripted_blocks::{BLOCK_BYTES, Blocks};
 use super::{EntryKind, Extent, Stat, XattrSet};
 
-/// Contents are kept in blocks of this size, and holes are whole blocks, as on most file systems.
-pub const BLOCK_BYTES: usize = 4096;
 const SECTORS_PER_BLOCK: u64 = BLOCK_BYTES as u64 / 512;
 /// The root's inode number, as on ext4. Others follow in the order of their making and are never used again.
 const ROOT_INODE: u64 = 2;
@@ -167,7 +166,7 @@ impl Tree {
 
     /// Adds bytes at a file's end.
     pub fn append(&mut self, path: impl AsRef<[u8]>, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.change_content(path, |blocks| blocks.write(blocks.size, bytes.as_ref()))
+        self.change_content(path, |blocks| blocks.append(bytes.as_ref()))
     }
 
     /// Writes bytes into a file, extending it where they reach beyond its end.
@@ -185,7 +184,7 @@ impl Tree {
         let node = self.at(inode);
         node.mapped_dirty = true;
         let Body::File(blocks) = &mut node.body else { panic!("only files can be mapped") };
-        assert!(offset + bytes.as_ref().len() as u64 <= blocks.size, "a mapping ends with the file");
+        assert!(offset + bytes.as_ref().len() as u64 <= blocks.size(), "a mapping ends with the file");
         blocks.write(offset, bytes.as_ref());
         self
     }
@@ -275,7 +274,7 @@ impl Tree {
     pub fn content(&self, path: impl AsRef<[u8]>) -> Vec<u8> {
         let path = parse(path);
         let Body::File(blocks) = &self.inodes[&self.inode(&path)].body else { panic!("{path}: is no file") };
-        let mut content = vec![0; usize::try_from(blocks.size).unwrap_or_else(|_| panic!("{path}: too large for memory"))];
+        let mut content = vec![0; usize::try_from(blocks.size()).unwrap_or_else(|_| panic!("{path}: too large for memory"))];
         blocks.read(0, &mut content);
         content
     }
@@ -292,7 +291,7 @@ impl Tree {
     pub(super) fn stat_inode(&self, inode: u64) -> Stat {
         let node = &self.inodes[&inode];
         let (kind, size, blocks, links) = match &node.body {
-            Body::File(content) => (EntryKind::File, content.size, content.count() * SECTORS_PER_BLOCK, node.names),
+            Body::File(content) => (EntryKind::File, content.size(), content.count() * SECTORS_PER_BLOCK, node.names),
             Body::Directory(entries) => {
                 let below = entries.values().filter(|inode| matches!(self.inodes[inode].body, Body::Directory(_))).count();
                 let links = if node.names == 0 && inode != ROOT_INODE { 0 } else { 2 + below as u64 };
@@ -495,95 +494,4 @@ impl Tree {
 
 fn parse(path: impl AsRef<[u8]>) -> TreePath {
     TreePath::parse(path.as_ref()).unwrap_or_else(|error| panic!("{}: {error}", escape(path.as_ref())))
-}
-
-/// A file's content: the blocks that were written, by number.
-#[derive(Debug, Default)]
-struct Blocks {
-    size: u64,
-    written: BTreeMap<u64, Box<[u8]>>,
-}
-
-impl Blocks {
-    fn count(&self) -> u64 {
-        self.written.len() as u64
-    }
-
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
-        for (number, start, piece) in pieces(offset, bytes.len()) {
-            let block = self.written.entry(number).or_insert_with(|| vec![0; BLOCK_BYTES].into());
-            block[start..start + piece.len()].copy_from_slice(&bytes[piece]);
-        }
-        self.size = self.size.max(offset + bytes.len() as u64);
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let len = left.min(buffer.len());
-        for (number, start, piece) in pieces(offset, len) {
-            match self.written.get(&number) {
-                Some(block) => buffer[piece.clone()].copy_from_slice(&block[start..start + piece.len()]),
-                None => buffer[piece].fill(0),
-            }
-        }
-        len
-    }
-
-    fn truncate(&mut self, size: u64) {
-        if size < self.size {
-            self.punch(size, self.size - size);
-            let whole = size.div_ceil(BLOCK_BYTES as u64);
-            self.written.retain(|number, _| *number < whole);
-        }
-        self.size = size;
-    }
-
-    fn punch(&mut self, offset: u64, len: u64) {
-        let end = offset.saturating_add(len).min(self.size);
-        let block_bytes = BLOCK_BYTES as u64;
-        let touched: Vec<u64> = self.written.range(offset / block_bytes..end.div_ceil(block_bytes)).map(|(n, _)| *n).collect();
-        for number in touched {
-            let first = number * block_bytes;
-            let (from, to) = (offset.max(first) - first, end.min(first + block_bytes) - first);
-            if from == 0 && to == block_bytes {
-                self.written.remove(&number);
-            } else if let Some(block) = self.written.get_mut(&number)
-                && from < to
-            {
-                block[from as usize..to as usize].fill(0);
-            }
-        }
-    }
-
-    fn next_data(&self, offset: u64, end: u64) -> Option<Extent> {
-        let end = end.min(self.size);
-        if offset >= end {
-            return None;
-        }
-        let block_bytes = BLOCK_BYTES as u64;
-        let mut numbers = self.written.range(offset / block_bytes..).map(|(number, _)| *number);
-        let first = numbers.next()?;
-        let mut after = first + 1;
-        while numbers.next() == Some(after) {
-            after += 1;
-        }
-        let start = offset.max(first * block_bytes);
-        (start < end).then(|| Extent { start, end: end.min(after * block_bytes) })
-    }
-}
-
-/// A stretch of a file cut at block boundaries: number of the block, where in it, which part of the stretch.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let start = (at % BLOCK_BYTES as u64) as usize;
-        let end = len.min(done + BLOCK_BYTES - start);
-        let piece = (at / BLOCK_BYTES as u64, start, done..end);
-        done = end;
-        Some(piece)
-    })
 }
