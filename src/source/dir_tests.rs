@@ -151,7 +151,9 @@ fn what_is_swapped_after_it_was_listed_is_not_read() {
     let path = temp.path().join("e");
     std::fs::write(temp.path().join("canary"), b"outside").unwrap();
     let dir = source(&temp);
-    let swaps: [&dyn Fn(); 5] = [
+    let swaps: [&dyn Fn(); 6] = [
+        // To the very same file, so that only not following it tells.
+        &|| symlink("old", &path).unwrap(),
         &|| symlink("canary", &path).unwrap(),
         &|| node(&temp, "e", FileType::Fifo, (0, 0)),
         &|| drop(UnixListener::bind(&path).unwrap()),
@@ -167,10 +169,12 @@ fn what_is_swapped_after_it_was_listed_is_not_read() {
         is_replaced(dir.open_file(&name("e"), &stat));
         let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path));
     }
-    let swaps: [&dyn Fn(); 4] =
-        [&|| symlink(".", &path).unwrap(), &|| node(&temp, "e", FileType::Fifo, (0, 0)), &|| std::fs::write(&path, b"").unwrap(), &|| {
-            std::fs::create_dir(&path).unwrap()
-        }];
+    let swaps: [&dyn Fn(); 4] = [
+        &|| symlink("old dir 0", &path).unwrap(),
+        &|| node(&temp, "e", FileType::Fifo, (0, 0)),
+        &|| std::fs::write(&path, b"").unwrap(),
+        &|| std::fs::create_dir(&path).unwrap(),
+    ];
     for (number, swap) in swaps.iter().enumerate() {
         std::fs::create_dir(&path).unwrap();
         let stat = stat_of(&*dir, "e");
