@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, Access, AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, Result};
 
 use crate::model::Name;
@@ -53,11 +53,17 @@ pub(super) fn open_existing_dir(dir: impl AsFd, name: &Name) -> Result<(OwnedFd,
         other => other?,
     };
     let stat = fs::fstat(&fd)?;
-    if mode_bits(&stat) & 0o700 != 0o700 {
-        // Root needs no rights, and who does not own the directory can't add any: both just go on.
-        let _ = fs::fchmod(&fd, Mode::from_raw_mode(mode_bits(&stat) | 0o700));
-    }
+    let_owner_in(&fd, &stat);
     Ok((fd, stat))
+}
+
+/// Adds the rights that the owner of an open directory needs to work in it, where they are missing and needed: root needs
+/// none. Who may not add them goes on without, and the work itself tells.
+pub(super) fn let_owner_in(dir: impl AsFd, stat: &Stat) {
+    let rights = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    if mode_bits(stat) & 0o700 != 0o700 && fs::accessat(&dir, ".", rights, AtFlags::EACCESS).is_err() {
+        let _ = fs::fchmod(&dir, Mode::from_raw_mode(mode_bits(stat) | 0o700));
+    }
 }
 
 /// Opens a directory that is about to be removed, refusing to enter another file system mounted there (`EXDEV`).

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::{ErrorKind, IoContext, Result};
 use crate::model::{Name, SnapshotId};
 
-use super::beneath::{TRIES_MAX, mode_bits, read_names, stat_entry};
+use super::beneath::{TRIES_MAX, let_owner_in, mode_bits, read_names, stat_entry};
 use super::outcome::failed;
 
 /// The name of the mark.
@@ -43,7 +43,12 @@ pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
         at = dir;
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| failed("cannot open the directory to restore to", e).on(path.display()))
+    let open = || -> rustix::io::Result<OwnedFd> {
+        let fd = fs::openat(CWD, path, flags, Mode::empty())?;
+        let_owner_in(&fd, &fs::fstat(&fd)?);
+        Ok(fd)
+    };
+    open().map_err(|e| failed("cannot open the directory to restore to", e).on(path.display()))
 }
 
 /// Sets the mark, durably. True when it stood there already: an earlier restore was interrupted. It then names the

@@ -79,7 +79,7 @@ pub(super) fn set_mtime(subject: &Subject<'_>, mtime: Timestamp) -> Result<()> {
 
 /// Whether entries made in this directory start with an ACL that it hands down.
 pub(super) fn hands_down_acl(dir: BorrowedFd<'_>) -> bool {
-    fs::fgetxattr(dir, ACL_DEFAULT, &mut [0_u8; 0]).is_ok_and(|len| len > 0)
+    fs::fgetxattr_query(dir, ACL_DEFAULT).is_ok_and(|len| len > 0)
 }
 
 struct Work<'a> {

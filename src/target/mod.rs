@@ -21,10 +21,13 @@ mod sparse;
 pub mod tar;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod dir_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod replace_tests;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tar_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

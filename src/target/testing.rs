@@ -17,9 +17,9 @@ pub(super) struct MemoryContent {
     pieces: Vec<(u64, Option<Vec<u8>>)>,
     len: u64,
     /// Data pieces handed out.
-    pub(super) reads: Mutex<u64>,
+    reads: Mutex<u64>,
     /// The data piece (by number) whose reading fails.
-    pub(super) fails_at: Option<u64>,
+    fails_at: Option<u64>,
 }
 
 impl MemoryContent {
@@ -42,6 +42,17 @@ impl MemoryContent {
         self.pieces.push((self.len, None));
         self.len += len;
         self
+    }
+
+    /// Makes reading the data piece with this number fail.
+    pub(super) fn failing_at(mut self, piece: u64) -> Self {
+        self.fails_at = Some(piece);
+        self
+    }
+
+    /// How many data pieces were handed out.
+    pub(super) fn reads(&self) -> u64 {
+        *self.reads.lock().unwrap()
     }
 
     /// The whole content; not for large holes.
