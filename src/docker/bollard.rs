@@ -2,7 +2,7 @@
 //! and ends within a deadline, its answer read to the end.
 //!
 //! bollard negotiates an API version but sends paths without one (0.21 loses the prefix when it joins the URL), so an engine
-//! answers in its own newest version. Everything read here has had the same form since API 1.25.
+//! answers in its own newest version.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as StdError;
@@ -398,6 +398,12 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let error = BollardEngine::connect(path.to_str()).err().unwrap();
         assert!(error.advice().unwrap().contains("is the engine running") && error.to_string().contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn a_socket_that_we_may_not_use_asks_for_root_or_the_group() {
+        let error = failure("unix:///s", "cannot connect", &ApiError::IOError { err: io::ErrorKind::PermissionDenied.into() });
+        assert!(error.kind() == ErrorKind::Docker && error.advice().unwrap().contains("group docker"), "{error}");
     }
 
     #[test]

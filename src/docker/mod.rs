@@ -179,8 +179,8 @@ pub fn check_volume_name(name: &str) -> Result<()> {
     }
 }
 
-/// There is no volume `name`, as every engine says it.
-pub(crate) fn no_such_volume(name: &str) -> Error {
+/// There is no volume `name`, as every implementation says it.
+pub fn no_such_volume(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, "there is no such volume").on(escape(name.as_bytes())).hint("`icecore volumes` lists them")
 }
 
