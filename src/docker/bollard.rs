@@ -214,6 +214,10 @@ fn too_slow(address: &str, deadline: Duration) -> Error {
 
 /// The operating system's error somewhere below, if there is one: HTTP clients wrap it several times.
 fn io_cause(error: &ApiError) -> Option<&io::Error> {
+    // This variant is transparent: it passes for its cause, and the chain would begin behind that.
+    if let ApiError::IOError { err } = error {
+        return Some(err);
+    }
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<io::Error>() {
