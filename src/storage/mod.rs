@@ -88,6 +88,7 @@ pub trait Storage: Send + Sync {
     /// not there.
     fn delete(&self, key: &Key) -> Result<()>;
     /// Takes the hold `key` for this process. `Busy` when another process (or this one) has it.
+    /// While it lasts, and when its process was killed until somebody deletes it, it is listed as an object without bytes.
     fn hold(&self, key: &Key) -> Result<Box<dyn Hold>>;
     /// Whether some process has the hold `key` now.
     fn held(&self, key: &Key) -> Result<bool>;
