@@ -8,8 +8,15 @@ use crate::error::Result;
 use crate::model::Name;
 
 pub mod dir;
+mod fail;
+mod file;
+mod handles;
 #[cfg(any(test, feature = "testing"))]
 pub mod scripted;
+#[cfg(any(test, feature = "testing"))]
+mod scripted_tree;
+mod stat;
+mod xattr;
 
 /// What kind of thing an entry is, with what `stat` tells of it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
