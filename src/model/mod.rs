@@ -8,5 +8,5 @@ pub(crate) mod wire;
 
 pub use id::{ChunkId, PackId, RepositoryId, SessionId, SnapshotId};
 pub use manifest::{Consistency, Snapshot, SourceIdentity, SourceKind};
-pub use node::{LinkGroup, Meta, Node, NodeKind, Stream, Xattrs};
+pub use node::{LinkGroup, Meta, Node, NodeKind, Stream, XattrSet, Xattrs};
 pub use path::{Name, TreePath};

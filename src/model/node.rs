@@ -88,6 +88,9 @@ impl Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkGroup(pub u64);
 
+/// Extended attributes by name: everything that can be read (`user.*`, `trusted.*`, `security.*`, ACLs under `system.*`).
+pub type XattrSet = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A set of extended attributes, ACLs and capabilities among them, in its encoded form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Xattrs {

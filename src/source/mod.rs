@@ -73,8 +73,7 @@ pub struct Entry {
     pub stat: Result<Stat>,
 }
 
-/// Extended attributes by name: everything that can be read (`user.*`, `trusted.*`, `security.*`, ACLs under `system.*`).
-pub type XattrSet = Vec<(Vec<u8>, Vec<u8>)>;
+pub use crate::model::XattrSet;
 
 /// A tree to take a snapshot of.
 pub trait Source: Send + Sync {

@@ -4,11 +4,33 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::model::{Name, Node, TreePath};
-use crate::source::XattrSet;
+use crate::model::{Name, Node, TreePath, XattrSet};
 
+mod beneath;
+mod chain;
+mod content;
 pub mod dir;
+mod handles;
+mod marker;
+mod metadata;
+mod outcome;
+mod pax;
+mod place;
+mod remove;
+mod sparse;
 pub mod tar;
+
+#[cfg(test)]
+mod dir_tests;
+#[cfg(test)]
+mod replace_tests;
+#[cfg(test)]
+mod tar_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod testing;
+
+pub use outcome::ends_run;
 
 /// A stretch of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
