@@ -4,7 +4,7 @@
 //! The contract, which every implementation keeps:
 //!
 //! 1. `insert_pack` is atomic: afterwards all of a pack's blobs are found or, on an error or crash, none. Repeating it
-//!    changes nothing.
+//!    changes nothing. Of blobs of one pack with the same id the first stands.
 //! 2. A chunk may stand in several packs. `get` returns the copy in the pack that was inserted first of those that were
 //!    not removed; after `remove_packs` the next copy is returned. A pack that was removed may be inserted again.
 //! 3. Notes (`note`, `set_notes`) are byte strings in named tables; one `set_notes` call is atomic.
@@ -14,10 +14,25 @@
 use crate::error::Result;
 use crate::model::{ChunkId, PackId};
 
+#[cfg(test)]
+mod contract;
+#[cfg(feature = "rocks")]
+mod disk;
+#[cfg(feature = "rocks")]
+mod live;
 pub mod memory;
+mod open;
 pub mod overlay;
 #[cfg(feature = "rocks")]
-pub mod rocks;
+mod record;
+#[cfg(feature = "rocks")]
+mod rocks;
+#[cfg(feature = "rocks")]
+mod scratch;
+
+#[cfg(feature = "rocks")]
+pub use disk::RocksIndex;
+pub use open::{IndexTag, MEMORY_BYTES_DEFAULT, OpenedIndex, open};
 
 /// A pack's number in this index; it has no meaning outside of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
