@@ -192,7 +192,9 @@ mod tests {
 
     #[test]
     fn the_interval_can_be_set_within_reason() {
-        for (seconds, expected) in [(None, 10.0), (Some("0.5"), 0.5), (Some("0"), 10.0), (Some("nan"), 10.0), (Some("x"), 10.0), (Some("1e300"), 10.0)] {
+        for (seconds, expected) in
+            [(None, 10.0), (Some("0.5"), 0.5), (Some("0"), 10.0), (Some("nan"), 10.0), (Some("x"), 10.0), (Some("1e300"), 10.0)]
+        {
             match Mode::choose(false, seconds) {
                 Mode::Lines(every) => assert_eq!(every, Duration::from_secs_f64(expected), "{seconds:?}"),
                 Mode::Bar => {}

@@ -25,7 +25,7 @@ pub(super) fn run(args: &CatArgs, context: &mut Context) -> Result<Outcome> {
     }
     let path = TreePath::parse(args.path.as_bytes())?;
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let snapshot = context.selector(&all)?.snapshot(&args.snapshot)?;
     ops::tree::cat(&repo, &snapshot.record, &path, &mut context.out, &context.progress)?;
     Ok(Outcome::Done)

@@ -37,7 +37,9 @@ pub(super) fn yes(asker: &mut dyn Asker, given: bool, what: &str) -> Result<()> 
         return Ok(());
     }
     if !asker.present() {
-        return Err(Error::new(ErrorKind::Usage, format!("{what}; not done without --yes")).hint("look at what --dry-run prints, then add --yes"));
+        return Err(
+            Error::new(ErrorKind::Usage, format!("{what}; not done without --yes")).hint("look at what --dry-run prints, then add --yes")
+        );
     }
     if asker.ask(&format!("{what}. Type 'yes' to go on: "))?.trim() == "yes" { Ok(()) } else { Err(declined()) }
 }

@@ -50,7 +50,7 @@ struct Tail {
 
 pub(super) fn run(args: &DiffArgs, context: &mut Context) -> Result<Outcome> {
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let old = context.selector(&all)?.snapshot(&args.old)?;
     let new = context.selector(&all)?.snapshot(&args.new)?;
     context.out.begin_list(&Head { old: old.id.to_string(), new: new.id.to_string() }, "changes")?;

@@ -11,7 +11,7 @@ use super::{Context, open, render};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{SessionId, SnapshotId};
-use crate::repo::{Committed, Repository};
+use crate::repo::{Committed, Problem, Repository};
 use crate::storage::{Key, Storage};
 
 /// Less free space than this, in bytes or as a share of the file system, wants attention.
@@ -68,7 +68,10 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
         Err(error) => findings.push(Finding::error("repository", &error)),
         Ok(storage) => {
             findings.push(match probe(&*storage) {
-                Ok(()) => Finding::ok("storage", format!("{} can be written, and a second write of a key is refused", exit::printable(&storage.describe()))),
+                Ok(()) => Finding::ok(
+                    "storage",
+                    format!("{} can be written, and a second write of a key is refused", exit::printable(&storage.describe())),
+                ),
                 Err(error) => Finding::error("storage", &error),
             });
             check_repository(&mut findings, context);
@@ -88,7 +91,7 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
 fn check_repository(findings: &mut Vec<Finding>, context: &Context) {
     let now = context.clock.now();
     let opened = open::repository_with(context, Asking::Allowed);
-    let (repo, snapshots) = match opened.and_then(|repo| repo.snapshots().map(|snapshots| (repo, snapshots))) {
+    let (repo, (snapshots, problems)) = match opened.and_then(|repo| repo.snapshots_checked().map(|found| (repo, found))) {
         Ok(opened) => opened,
         Err(error) => {
             findings.push(Finding::error("repository", &error));
@@ -96,11 +99,12 @@ fn check_repository(findings: &mut Vec<Finding>, context: &Context) {
             return;
         }
     };
-    let message = format!("opens; {} of {}", render::count(snapshots.len() as u64, "snapshot"), render::count(sources(&snapshots), "source"));
+    let message =
+        format!("opens; {} of {}", render::count(snapshots.len() as u64, "snapshot"), render::count(sources(&snapshots), "source"));
     findings.push(Finding::ok("repository", message));
     findings.push(check_keys(&repo));
     findings.push(check_clock(now, &snapshots));
-    findings.push(check_journals(&repo));
+    findings.push(check_journals(&problems));
     findings.extend(check_sessions(&repo));
     findings.push(check_partial(&snapshots));
     match open::state_dir(&context.globals, repo.id()) {
@@ -138,9 +142,11 @@ fn check_keys(repo: &Repository) -> Finding {
     }
     match repo.slots() {
         Err(error) => Finding::error("keys", &error),
-        Ok(slots) if slots.len() == 1 => {
-            Finding::note("keys", "only one key opens the repository", "add a second one with 'icecore key add' and keep it in another place")
-        }
+        Ok(slots) if slots.len() == 1 => Finding::note(
+            "keys",
+            "only one key opens the repository",
+            "add a second one with 'icecore key add' and keep it in another place",
+        ),
         Ok(slots) => Finding::ok("keys", format!("{} open the repository", render::count(slots.len() as u64, "key"))),
     }
 }
@@ -159,13 +165,12 @@ fn check_clock(now: Timestamp, snapshots: &[Committed]) -> Finding {
     }
 }
 
-fn check_journals(repo: &Repository) -> Finding {
-    let view = repo.view();
-    match view.problems.first() {
+fn check_journals(problems: &[Problem]) -> Finding {
+    match problems.first() {
         None => Finding::ok("journals", "all entries can be read"),
         Some(first) => Finding::problem(
             "journals",
-            format!("{} cannot be read; the first is {}: {}", render::count(view.problems.len() as u64, "object"), first.key, first.what),
+            format!("{} cannot be read; the first is {}: {}", render::count(problems.len() as u64, "object"), first.key, first.what),
             "run 'icecore verify' to see which snapshots that breaks",
         ),
     }
@@ -214,8 +219,16 @@ fn check_partial(snapshots: &[Committed]) -> Finding {
 fn check_space(check: &'static str, path: &Path) -> Finding {
     let place = existing(path);
     match rustix::fs::statvfs(&place) {
-        Err(cause) => Finding::error(check, &Error::new(ErrorKind::Storage, "cannot look at the file system").on(render::path(&place)).because(std::io::Error::from(cause))),
-        Ok(found) => space_finding(check, &render::path(path), found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)),
+        Err(cause) => Finding::error(
+            check,
+            &Error::new(ErrorKind::Storage, "cannot look at the file system").on(render::path(&place)).because(std::io::Error::from(cause)),
+        ),
+        Ok(found) => space_finding(
+            check,
+            &render::path(path),
+            found.f_bavail.saturating_mul(found.f_frsize),
+            found.f_blocks.saturating_mul(found.f_frsize),
+        ),
     }
 }
 
@@ -237,7 +250,11 @@ fn existing(path: &Path) -> PathBuf {
 fn check_engine(context: &Context) -> Finding {
     match open::engine(&context.globals).and_then(|engine| engine.info()) {
         Ok(info) => Finding::ok("docker", format!("engine {} at {}", info.version, info.address)),
-        Err(error) => Finding::note("docker", error.to_string(), error.advice().unwrap_or("only directories can be snapshotted until the engine answers")),
+        Err(error) => Finding::note(
+            "docker",
+            error.to_string(),
+            error.advice().unwrap_or("only directories can be snapshotted until the engine answers"),
+        ),
     }
 }
 

@@ -143,9 +143,7 @@ mod tests {
         ] {
             assert_eq!(code(kind), expected, "{kind:?}");
         }
-        for (outcome, expected) in
-            [(Outcome::Done, 0), (Outcome::NeedsAttention, 1), (Outcome::Incomplete, 3), (Outcome::DamageFound, 4)]
-        {
+        for (outcome, expected) in [(Outcome::Done, 0), (Outcome::NeedsAttention, 1), (Outcome::Incomplete, 3), (Outcome::DamageFound, 4)] {
             assert_eq!(outcome.code(), expected, "{outcome:?}");
         }
         assert_eq!(Outcome::Incomplete.and(Outcome::Done), Outcome::Incomplete);

@@ -79,7 +79,7 @@ pub(super) fn run(args: &ForgetArgs, context: &mut Context) -> Result<Outcome> {
             .hint("for example: icecore forget --keep-last 3 --keep-daily 14 --dry-run"));
     }
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let verdicts = match &policy {
         Some(policy) => by_policy(&all, policy, args, context)?,
         None => by_name(&all, args, context)?,
@@ -92,7 +92,7 @@ pub(super) fn run(args: &ForgetArgs, context: &mut Context) -> Result<Outcome> {
         }
         confirm(args, &all, &ids)?;
         context.progress.check()?;
-        ops::forget::forget(&repo, &ids, context.clock.now())?;
+        ops::forget::forget(&repo, &ids)?;
     }
     let report = Report {
         dry_run: args.dry_run,
@@ -123,9 +123,7 @@ fn policy(args: &ForgetArgs) -> Result<Option<Policy>> {
         yearly: args.keep_yearly,
         tags: args.keep_tag.clone(),
     };
-    let counts = [policy.last, policy.minutely, policy.hourly, policy.daily, policy.weekly, policy.monthly, policy.yearly];
-    let empty = counts.iter().all(Option::is_none) && policy.within_seconds.is_none() && policy.tags.is_empty();
-    Ok((!empty).then_some(policy))
+    Ok((!policy.is_empty()).then_some(policy))
 }
 
 fn by_policy(all: &[Committed], policy: &Policy, args: &ForgetArgs, context: &Context) -> Result<Vec<Verdict>> {
@@ -133,7 +131,7 @@ fn by_policy(all: &[Committed], policy: &Policy, args: &ForgetArgs, context: &Co
     let sources = args.what.iter().map(|text| selector.source(text)).collect::<Result<Vec<SourceIdentity>>>()?;
     let chosen: Vec<Committed> =
         all.iter().filter(|snapshot| sources.is_empty() || sources.contains(&snapshot.record.source)).cloned().collect();
-    Ok(ops::forget::plan(&chosen, policy))
+    Ok(ops::forget::plan(&chosen, policy, &context.zone))
 }
 
 /// The named snapshots; a source stands for all of its snapshots.

@@ -98,10 +98,17 @@ fn table(keys: &[SlotInfo]) -> String {
     if keys.is_empty() {
         return "no keys: the repository is not encrypted\n".to_owned();
     }
-    let mut table = Table::new(&[("ID", Side::Left), ("KIND", Side::Left), ("CREATED", Side::Left), ("LABEL", Side::Left), ("", Side::Left)]);
+    let mut table =
+        Table::new(&[("ID", Side::Left), ("KIND", Side::Left), ("CREATED", Side::Left), ("LABEL", Side::Left), ("", Side::Left)]);
     for key in keys {
         let current = if key.current { "in use now" } else { "" };
-        table.row(vec![render::name(&key.id), render::name(&key.kind), render::name(&key.created), render::name(&key.label), current.to_owned()]);
+        table.row(vec![
+            render::name(&key.id),
+            render::name(&key.kind),
+            render::name(&key.created),
+            render::name(&key.label),
+            current.to_owned(),
+        ]);
     }
     table.text()
 }
@@ -109,7 +116,9 @@ fn table(keys: &[SlotInfo]) -> String {
 fn remove(args: &RemoveArgs, context: &mut Context) -> Result<()> {
     let repo = open::repository(context)?;
     let what = match &matching(&repo.slots()?, &args.id)[..] {
-        [slot] => format!("This removes the key {} ({}); it will not open the repository any more", render::name(&slot.id), described(slot)),
+        [slot] => {
+            format!("This removes the key {} ({}); it will not open the repository any more", render::name(&slot.id), described(slot))
+        }
         _ => format!("This removes the key {}", render::name(&args.id)),
     };
     confirm::yes(&mut confirm::Terminal, args.yes, &what)?;

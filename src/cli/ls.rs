@@ -57,7 +57,7 @@ struct EntryFact {
 pub(super) fn run(args: &LsArgs, context: &mut Context) -> Result<Outcome> {
     let path = args.path.as_ref().map_or(Ok(TreePath::root()), |path| TreePath::parse(path.as_bytes()))?;
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let snapshot = context.selector(&all)?.snapshot(&args.snapshot)?;
     context.out.begin_list(&Head { snapshot: snapshot.id.to_string(), source: snapshot.record.source.name.clone() }, "entries")?;
     let (out, zone, progress) = (&mut context.out, &context.zone, &context.progress);

@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::progress::Progress;
-use crate::repo::Committed;
+use crate::repo::{Committed, Repository};
 
 mod bars;
 mod cat;
@@ -158,6 +158,16 @@ impl Context {
         let now = self.clock.now();
         let moment = jiff::Timestamp::new(now.seconds, i32::try_from(now.nanos).unwrap_or(0)).unwrap_or_default();
         moment.to_zoned(self.zone.clone())
+    }
+
+    /// The snapshots, by source and sequence. One that cannot be read is said and left out, and makes the outcome
+    /// `DamageFound`: without that, an older one could pass for the newest.
+    fn snapshots(&self, repo: &Repository) -> Result<(Vec<Committed>, Outcome)> {
+        let (found, problems) = repo.snapshots_checked()?;
+        for problem in &problems {
+            self.warn(&format!("{} cannot be read: {}; run 'icecore verify'", render::name(&problem.key), exit::printable(&problem.what)));
+        }
+        Ok((found, if problems.is_empty() { Outcome::Done } else { Outcome::DamageFound }))
     }
 
     /// Finds what users mean among `all`.

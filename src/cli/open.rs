@@ -173,7 +173,9 @@ fn parse_location(text: &OsStr) -> Result<PathBuf> {
         return if path.first() == Some(&b'/') {
             Ok(OsString::from_vec(path.to_vec()).into())
         } else {
-            Err(Error::new(ErrorKind::Usage, "a file URL has three slashes").on(render::name(&text.to_string_lossy())).hint("write file:///PATH or PATH"))
+            Err(Error::new(ErrorKind::Usage, "a file URL has three slashes")
+                .on(render::name(&text.to_string_lossy()))
+                .hint("write file:///PATH or PATH"))
         };
     }
     let scheme: Vec<u8> = bytes.iter().copied().take_while(|b| b.is_ascii_alphanumeric() || b"+.-".contains(b)).collect();
@@ -200,8 +202,9 @@ fn default_folder_of(root: bool, xdg: Option<OsString>, home: Option<OsString>, 
     // The specification says that a relative path there must be ignored.
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
     let base = xdg.or_else(|| home.map(|home| PathBuf::from(home).join(in_home)));
-    base.map(|base| base.join("icecore"))
-        .ok_or_else(|| Error::new(ErrorKind::Usage, "there is no home folder to keep things in").hint("give --repo and --state-dir, or set HOME"))
+    base.map(|base| base.join("icecore")).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "there is no home folder to keep things in").hint("give --repo and --state-dir, or set HOME")
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +215,9 @@ mod tests {
     #[test]
     fn a_location_is_a_path_or_a_url() {
         let parse = |text: &str| parse_location(OsStr::new(text));
-        for (text, expected) in [("/srv/repo", "/srv/repo"), ("repo", "repo"), ("file:///srv/repo", "/srv/repo"), ("a:b", "a:b"), ("./s3://x", "./s3://x")] {
+        for (text, expected) in
+            [("/srv/repo", "/srv/repo"), ("repo", "repo"), ("file:///srv/repo", "/srv/repo"), ("a:b", "a:b"), ("./s3://x", "./s3://x")]
+        {
             assert_eq!(parse(text).unwrap(), PathBuf::from(expected), "{text}");
         }
         for (text, kind) in [

@@ -83,16 +83,19 @@ pub(super) fn run(args: &RestoreArgs, context: &mut Context) -> Result<Outcome> 
     }
     let to_stdout = args.tar.as_deref() == Some(Path::new("-"));
     if to_stdout && context.out.json() && !args.dry_run {
-        return Err(Error::new(ErrorKind::Usage, "the archive and the JSON document cannot both go to standard output").hint("use --tar FILE"));
+        return Err(
+            Error::new(ErrorKind::Usage, "the archive and the JSON document cannot both go to standard output").hint("use --tar FILE")
+        );
     }
     let paths = args.path.iter().map(|path| TreePath::parse(path.as_bytes())).collect::<Result<Vec<_>>>()?;
     let options = RestoreOptions { paths, delete: args.delete };
     let at = args.at.as_deref().map(|text| time::parse_at(text, &context.now())).transpose()?;
 
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let snapshot = context.selector(&all)?.wanted(&args.what, at)?;
-    let title = format!("{} of {} ({})", snapshot.id.short(), exit::printable(&snapshot.record.source.name), context.local(snapshot.record.time));
+    let title =
+        format!("{} of {} ({})", snapshot.id.short(), exit::printable(&snapshot.record.source.name), context.local(snapshot.record.time));
     if snapshot.record.is_partial() {
         let missing = render::count(snapshot.record.unreadable_count, "entry");
         context.warn(&format!("snapshot {title} is partial: {missing} could not be read when it was taken"));
@@ -109,7 +112,9 @@ pub(super) fn run(args: &RestoreArgs, context: &mut Context) -> Result<Outcome> 
 
     let (report, destination) = match (&args.to, &args.r#as, &args.tar) {
         (Some(dir), _, _) => (to_directory(dir, &repo, snapshot, &options, context)?, render::path(dir)),
-        (_, Some(name), _) => (to_volume(name, args.ignore_options, &repo, snapshot, &options, context)?, format!("volume {}", render::name(name))),
+        (_, Some(name), _) => {
+            (to_volume(name, args.ignore_options, &repo, snapshot, &options, context)?, format!("volume {}", render::name(name)))
+        }
         (_, _, Some(file)) if !to_stdout => (to_file(file, args, &repo, snapshot, &options, context)?, render::path(file)),
         _ => (fill(&*open::tar_target(Box::new(io::stdout())), &repo, snapshot, &options, context)?, "standard output".to_owned()),
     };
@@ -167,7 +172,13 @@ fn confirm_directory(dir: &Path, args: &RestoreArgs) -> Result<()> {
     confirm::yes(&mut confirm::Terminal, args.yes, &what)
 }
 
-fn fill(target: &dyn Target, repo: &Repository, snapshot: &Committed, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
+fn fill(
+    target: &dyn Target,
+    repo: &Repository,
+    snapshot: &Committed,
+    options: &RestoreOptions,
+    context: &Context,
+) -> Result<RestoreReport> {
     let bars = context.bars("restore");
     let report = ops::restore::restore(repo, &snapshot.record, target, options, &context.progress);
     drop(bars);
@@ -194,7 +205,9 @@ fn to_volume(
     let plain = VolumeFacts { driver: "local".to_owned(), ..VolumeFacts::default() };
     let facts = snapshot.record.volume.as_ref().unwrap_or(&plain);
     let made = recreate::recreate(&*engine, name, origin, facts, ignore_options).map_err(|error| match error.kind() {
-        ErrorKind::Unsupported => Error::new(ErrorKind::Unsupported, error.to_string()).hint("add --ignore-options for a plain local volume"),
+        ErrorKind::Unsupported => {
+            Error::new(ErrorKind::Unsupported, error.to_string()).hint("add --ignore-options for a plain local volume")
+        }
         _ => error,
     })?;
     if !made.dropped_labels.is_empty() {
@@ -323,7 +336,8 @@ mod tests {
 
     #[test]
     fn the_summary_tells_what_happened() {
-        let report = RestoreReport { files: 2, directories: 1, bytes: 2048, kept_bytes: 1024, removed: 3, seconds: 1.0, ..RestoreReport::default() };
+        let report =
+            RestoreReport { files: 2, directories: 1, bytes: 2048, kept_bytes: 1024, removed: 3, seconds: 1.0, ..RestoreReport::default() };
         assert_eq!(summary(&report), "2 files, 1 directory, 2.0 KiB, 1.0 KiB were right already, 3 removed; 1.0 s");
     }
 }

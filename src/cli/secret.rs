@@ -64,9 +64,12 @@ pub(super) fn fetch(place: &Place) -> Result<Secret> {
         Place::KeyFile(path) => {
             let bytes = read_bounded(path, KEY_FILE_BYTES_MAX, "key file")?;
             if bytes.len() < KEY_FILE_BYTES_MIN {
-                return Err(Error::new(ErrorKind::Usage, format!("a key file has at least {KEY_FILE_BYTES_MIN} bytes, this one {}", bytes.len()))
-                    .on(render::path(path))
-                    .hint("make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE"));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("a key file has at least {KEY_FILE_BYTES_MIN} bytes, this one {}", bytes.len()),
+                )
+                .on(render::path(path))
+                .hint("make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE"));
             }
             Ok(Secret::KeyFile(bytes))
         }
@@ -126,12 +129,11 @@ fn read_bounded(path: &Path, bytes_max: u64, what: &str) -> Result<Zeroizing<Vec
 /// Runs `command` in a shell and takes the first line that it prints. It may talk to the terminal meanwhile.
 fn run(command: &str) -> Result<Zeroizing<Vec<u8>>> {
     let failed = |why: String| Error::new(ErrorKind::Usage, format!("the command of --password-command {why}")).on(render::name(command));
-    let mut child = Command::new("sh")
-        .arg("-c")
-        .arg(command)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context(ErrorKind::Usage, "cannot start the command of --password-command", render::name(command))?;
+    let mut child = Command::new("sh").arg("-c").arg(command).stdout(Stdio::piped()).spawn().context(
+        ErrorKind::Usage,
+        "cannot start the command of --password-command",
+        render::name(command),
+    )?;
     let mut output = Zeroizing::new(Vec::new());
     let read = match child.stdout.take() {
         Some(stdout) => stdout.take(PASSPHRASE_BYTES_MAX).read_to_end(&mut output),

@@ -165,7 +165,9 @@ impl<'a> Selector<'a> {
 
     fn newest_of_all(&self) -> Result<&'a Committed> {
         let newest = self.all.iter().max_by_key(|snapshot| (snapshot.record.time, snapshot.record.sequence));
-        newest.ok_or_else(|| Error::new(ErrorKind::NotFound, "the repository has no snapshots").hint("take one with 'icecore snapshot SOURCE'"))
+        newest.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the repository has no snapshots").hint("take one with 'icecore snapshot SOURCE'")
+        })
     }
 
     fn nothing_called(&self, text: &str) -> Error {
@@ -243,7 +245,7 @@ pub(super) mod tests {
             tags: vec![],
             program: "icecore".into(),
         };
-        Committed { id: format!("{id:0<64}").parse::<SnapshotId>().unwrap(), record }
+        Committed { id: format!("{id:0<64}").parse::<SnapshotId>().unwrap(), record, session: SessionId([1; 16]), sequence: 1 }
     }
 
     fn volume(id: &str, name: &str, sequence: u64, seconds: i64) -> Committed {
@@ -324,7 +326,12 @@ pub(super) mod tests {
     #[test]
     fn as_of_takes_the_highest_sequence_that_is_not_too_late() {
         // The clock jumped back between the second and the third.
-        let world = World::new(vec![volume("a1", "pg", 1, 100), volume("a3", "pg", 3, 150), volume("a2", "pg", 2, 200), volume("b", "other", 9, 120)]);
+        let world = World::new(vec![
+            volume("a1", "pg", 1, 100),
+            volume("a3", "pg", 3, 150),
+            volume("a2", "pg", 2, 200),
+            volume("b", "other", 9, 120),
+        ]);
         assert_eq!(world.at("pg", 100).unwrap(), "a1");
         assert_eq!(world.at("pg", 149).unwrap(), "a1");
         assert_eq!(world.at("pg", 150).unwrap(), "a3");
@@ -347,7 +354,9 @@ pub(super) mod tests {
     #[test]
     fn a_path_is_made_absolute_by_its_text() {
         let directory = Path::new("/home/u");
-        for (text, expected) in [("./x", "/home/u/x"), (".", "/home/u"), ("..", "/home"), ("/../x//y/", "/x/y"), ("/", "/"), (".hidden", "/home/u/.hidden")] {
+        for (text, expected) in
+            [("./x", "/home/u/x"), (".", "/home/u"), ("..", "/home"), ("/../x//y/", "/x/y"), ("/", "/"), (".hidden", "/home/u/.hidden")]
+        {
             assert_eq!(absolute(Path::new(text), directory), PathBuf::from(expected), "{text}");
         }
     }

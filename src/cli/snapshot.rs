@@ -134,7 +134,7 @@ pub(super) fn run(args: &SnapshotArgs, context: &mut Context) -> Result<Outcome>
         return last.map_or(Ok(outcome), Err);
     }
     failed.iter().for_each(|(identity, error)| say_failed(identity, error));
-    outcome = taken.iter().fold(outcome, |outcome, (snapshot, fact)| outcome.and(outcome_of(snapshot, fact)));
+    outcome = taken.iter().fold(outcome, |outcome, (snapshot, _)| outcome.and(outcome_of(snapshot)));
     if !failed.is_empty() {
         outcome = outcome.and(Outcome::Incomplete);
     }
@@ -220,7 +220,10 @@ fn take(
     let name = super::exit::printable(&capture.identity.name);
     let mut notes = capture.notes.clone();
     if let Some(facts) = capture.volume.as_ref().filter(|facts| facts.users.iter().any(is_writing)) {
-        notes.push(format!("{} can write to it while it is read; this snapshot is fuzzy: its files are of different moments", writers(facts)));
+        notes.push(format!(
+            "{} can write to it while it is read; this snapshot is fuzzy: its files are of different moments",
+            writers(facts)
+        ));
     }
     let seen = context.progress.warnings().len();
     let options = SnapshotOptions {
@@ -236,7 +239,9 @@ fn take(
     };
     let source = open::source(&capture.path)?;
     let report = ops::snapshot::snapshot(repo, &*source, &options, &context.progress)?;
-    if capture.consistency == Consistency::Stopped && prepare(spec, Wanted::Auto, engine, repo).is_ok_and(|after| after.consistency != Consistency::Stopped) {
+    if capture.consistency == Consistency::Stopped
+        && prepare(spec, Wanted::Auto, engine, repo).is_ok_and(|after| after.consistency != Consistency::Stopped)
+    {
         notes.push("a container that can write to it was started while it was read; do not trust that nobody wrote".to_owned());
     }
     notes.iter().for_each(|note| context.warn(&format!("{name}: {note}")));
@@ -265,7 +270,7 @@ fn say_failed(identity: &SourceIdentity, error: &Error) {
 }
 
 /// Entries that are missing, or that are of several moments although nobody was to write.
-fn outcome_of(snapshot: &Committed, _fact: &SnapshotFact) -> Outcome {
+fn outcome_of(snapshot: &Committed) -> Outcome {
     let record = &snapshot.record;
     if record.unreadable_count > 0 || record.changed_count > 0 { Outcome::Incomplete } else { Outcome::Done }
 }
@@ -338,10 +343,11 @@ mod tests {
         let mut snapshot = committed("abcdef012345", SourceKind::Volume, "pg\x1b", "h", 1, 0);
         let fact = SnapshotFact::from(&snapshot);
         assert_eq!(line(&snapshot, &fact), "volume:pg\\u{1b} snapshot abcdef0123 (stopped): 0 files, 0 B; 0 B new, 0 B stored; 0.0 s\n");
-        assert_eq!(outcome_of(&snapshot, &fact), Outcome::Done);
+        assert_eq!(outcome_of(&snapshot), Outcome::Done);
         snapshot.record.changed_count = 1;
-        assert_eq!(outcome_of(&snapshot, &fact), Outcome::Incomplete);
-        let dry = SnapshotFact { id: None, ..fact };
+        assert_eq!(outcome_of(&snapshot), Outcome::Incomplete);
+        let mut dry = fact;
+        dry.id = None;
         assert!(line(&snapshot, &dry).contains(" would store: "));
         assert!(line(&snapshot, &dry).ends_with("; 0 unreadable, 1 changed while read\n"));
     }

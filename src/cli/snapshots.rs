@@ -87,8 +87,7 @@ impl From<&Committed> for SnapshotFact {
 pub(super) fn run(args: &SnapshotsArgs, context: &mut Context) -> Result<Outcome> {
     let at = args.at.as_deref().map(|text| time::parse_at(text, &context.now())).transpose()?;
     let repo = open::repository(context)?;
-    let mut all = repo.snapshots()?;
-    all.sort_by(|a, b| (&a.record.source, a.record.sequence, a.record.time).cmp(&(&b.record.source, b.record.sequence, b.record.time)));
+    let (all, outcome) = context.snapshots(&repo)?;
     let source = match &args.source {
         Some(text) => Some(context.selector(&all)?.source(text)?),
         None => None,
@@ -102,7 +101,7 @@ pub(super) fn run(args: &SnapshotsArgs, context: &mut Context) -> Result<Outcome
     let facts: Vec<SnapshotFact> = shown.iter().map(|snapshot| SnapshotFact::from(*snapshot)).collect();
     let zone = &context.zone;
     context.out.report(&facts, || table(&shown, zone))?;
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 /// Of each source the newest of `shown` that is not later than `at`. `shown` is ordered by source, then sequence.

@@ -20,7 +20,7 @@ pub(super) struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs, context: &mut Context) -> Result<Outcome> {
     let repo = open::repository(context)?;
-    let all = repo.snapshots()?;
+    let all = context.snapshots(&repo)?.0;
     let source = match &args.source {
         Some(text) => Some(context.selector(&all)?.source(text)?),
         None => None,
@@ -80,11 +80,19 @@ mod tests {
         assert_eq!(text(&sound), "no damage found; looked at 2 snapshots, 1 pack and 3 blobs (2.0 KiB read) in 0.5 s\n");
         let broken = VerifyReport {
             damaged: vec![Damage { object: "packs/ab/abcd".into(), problem: "missing".into() }],
-            affected: vec![Affected { snapshot: "0123456789abcdef".into(), source: "pg\n".into(), path: "base/1\\n".into(), problem: "a chunk is lost".into() }],
+            affected: vec![Affected {
+                snapshot: "0123456789abcdef".into(),
+                source: "pg\n".into(),
+                path: "base/1\\n".into(),
+                problem: "a chunk is lost".into(),
+            }],
             ..sound
         };
         let text = text(&broken);
-        assert!(text.starts_with("damaged   packs/ab/abcd: missing\naffected  snapshot 0123456789 of pg\\n: base/1\\n: a chunk is lost\n"), "{text}");
+        assert!(
+            text.starts_with("damaged   packs/ab/abcd: missing\naffected  snapshot 0123456789 of pg\\n: base/1\\n: a chunk is lost\n"),
+            "{text}"
+        );
         assert!(text.contains("1 damaged object, 1 affected path;"), "{text}");
     }
 }

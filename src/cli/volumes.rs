@@ -40,9 +40,9 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let engine = open::engine(&context.globals)?;
     let listing = discovery::list(&*engine)?;
     // The repository is a nicety here: without one, or without its key, the volumes are listed all the same.
-    let known = open::repository_with(context, Asking::Never).and_then(|repo| repo.snapshots());
+    let known = open::repository_with(context, Asking::Never).and_then(|repo| context.snapshots(&repo));
     let repository_error = known.as_ref().err().map(ToString::to_string);
-    let snapshots = known.unwrap_or_default();
+    let snapshots = known.map(|(snapshots, _)| snapshots).unwrap_or_default();
     let (now, host) = (context.clock.now(), open::host());
     let last = |volume: &VolumeSummary| newest(&snapshots, &volume.name, &host);
     let text = table(&listing.volumes, &last, now);
@@ -52,7 +52,8 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     if let Some(error) = &repository_error {
         context.note(&format!("last snapshots are not shown: {}", exit::printable(error)));
     }
-    let volumes = listing.volumes.iter().map(|volume| VolumeFact { volume: volume.clone(), last_snapshot: last(volume).map(|s| fact(s, now)) });
+    let volumes =
+        listing.volumes.iter().map(|volume| VolumeFact { volume: volume.clone(), last_snapshot: last(volume).map(|s| fact(s, now)) });
     let report = Report { volumes: volumes.collect(), warnings: listing.warnings.clone(), repository_error };
     context.out.report(&report, || text)?;
     Ok(Outcome::Done)
