@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{BlobEntry, PackInfo};
 use crate::model::{ChunkId, NodeKind, PackId, SessionId, Stream, Xattrs};
