@@ -71,7 +71,8 @@ pub struct View {
     pub problems: Vec<Problem>,
 }
 
-/// What the index remembers of a journal entry, as the first byte of its note. A SNAPSHOT's note holds the object too.
+/// What the index remembers of a journal entry, as the first byte of its note; a BEGIN's note holds the host too. A
+/// SNAPSHOT's object has a note of its own, so that going over the entries does not read the records.
 const SEEN: u8 = 0;
 const SEEN_BEGIN: u8 = 1;
 const SEEN_SNAPSHOT: u8 = 2;
@@ -258,7 +259,7 @@ impl Repository {
     /// A snapshot that this host knew and nobody dropped must still be there.
     fn note_vanished(&self, view: &mut View, entries: &HashSet<(SessionId, u32)>) -> Result<()> {
         let mut vanished = Vec::new();
-        self.index.for_each_note(Table::Journal, b"", &mut |key, note| {
+        self.index.for_each_note(Table::Journal, &[ENTRY_NOTE], &mut |key, note| {
             if note.first() == Some(&SEEN_SNAPSHOT)
                 && let Some(entry) = parse_note_key(key)
                 && !entries.contains(&entry)
@@ -280,7 +281,7 @@ impl Repository {
     /// Removes a journal entry and what this host remembers of it.
     pub fn remove_entry(&self, session: &SessionId, sequence: u32) -> Result<()> {
         self.storage.delete(&journal::entry_key(session, sequence)?)?;
-        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None)])
+        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None), (object_note_key(session, sequence), None)])
     }
 
     /// Ends a session whose process is dead: takes the next key of its journal, so that it can't publish anything more.
@@ -302,7 +303,7 @@ impl Repository {
 
     /// Notes an entry of this process as taken in: what it publishes is in the index already.
     pub(super) fn note_own(&self, session: &SessionId, sequence: u32, entry: &Entry, object: &[u8]) -> Result<()> {
-        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), Some(note(entry, object)))])?;
+        self.index.set_notes(Table::Journal, &notes(session, sequence, entry, object))?;
         match entry {
             Entry::Checkpoint(published) | Entry::Snapshot { published, .. } => self.note_named(&published.packs),
             _ => Ok(()),
@@ -311,9 +312,9 @@ impl Repository {
 
     /// The sealed object of a SNAPSHOT entry, from the index's copy or the repository.
     pub(super) fn snapshot_object(&self, session: &SessionId, sequence: u32) -> Result<Vec<u8>> {
-        match self.index.note(Table::Journal, &note_key(session, sequence))? {
-            Some(note) if note.first() == Some(&SEEN_SNAPSHOT) => Ok(note[1..].to_vec()),
-            _ => self.storage.get(&journal::entry_key(session, sequence)?, object::OBJECT_BYTES_MAX),
+        match self.index.note(Table::Journal, &object_note_key(session, sequence))? {
+            Some(object) => Ok(object),
+            None => self.storage.get(&journal::entry_key(session, sequence)?, object::OBJECT_BYTES_MAX),
         }
     }
 
@@ -326,13 +327,12 @@ impl Repository {
         }
         let object = self.storage.get(key, object::OBJECT_BYTES_MAX)?;
         let (_, entry) = journal::decode(&self.keys, &self.config.repository, key, &mut object.clone())?;
-        let note = note(&entry, &object);
-        let seen = seen(&note).unwrap_or(Seen::Other);
+        let seen = seen(&note(&entry)).unwrap_or(Seen::Other);
         if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } = &entry {
             self.take_in_published(published, dead)
                 .map_err(|(at, error)| Taken::Delta(at.unwrap_or_else(|| key.clone()), seen.clone(), error))?;
         }
-        self.index.set_notes(Table::Journal, &[(note_key, Some(note))])?;
+        self.index.set_notes(Table::Journal, &notes(session, sequence, &entry, &object))?;
         Ok(seen)
     }
 
@@ -463,19 +463,36 @@ fn problem(key: &Key, error: &Error) -> Result<Problem> {
     }
 }
 
+/// First bytes of the keys of both sorts of notes.
+const ENTRY_NOTE: u8 = 0;
+const OBJECT_NOTE: u8 = 1;
+
 fn note_key(session: &SessionId, sequence: u32) -> Vec<u8> {
-    [&session.as_bytes()[..], &sequence.to_be_bytes()].concat()
+    [&[ENTRY_NOTE], &session.as_bytes()[..], &sequence.to_be_bytes()].concat()
+}
+
+fn object_note_key(session: &SessionId, sequence: u32) -> Vec<u8> {
+    [&[OBJECT_NOTE], &session.as_bytes()[..], &sequence.to_be_bytes()].concat()
 }
 
 fn parse_note_key(key: &[u8]) -> Option<(SessionId, u32)> {
-    let (session, sequence) = key.split_at_checked(SessionId::LEN)?;
+    let (session, sequence) = key.strip_prefix(&[ENTRY_NOTE])?.split_at_checked(SessionId::LEN)?;
     Some((SessionId::from_slice(session)?, u32::from_be_bytes(sequence.try_into().ok()?)))
 }
 
-fn note(entry: &Entry, object: &[u8]) -> Vec<u8> {
+/// The notes of an entry that was taken in.
+fn notes(session: &SessionId, sequence: u32, entry: &Entry, object: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let mut notes = vec![(note_key(session, sequence), Some(note(entry)))];
+    if matches!(entry, Entry::Snapshot { .. }) {
+        notes.push((object_note_key(session, sequence), Some(object.to_vec())));
+    }
+    notes
+}
+
+fn note(entry: &Entry) -> Vec<u8> {
     match entry {
         Entry::Begin(begin) => [&[SEEN_BEGIN], begin.host.as_bytes()].concat(),
-        Entry::Snapshot { .. } => [&[SEEN_SNAPSHOT], object].concat(),
+        Entry::Snapshot { .. } => vec![SEEN_SNAPSHOT],
         Entry::End => vec![SEEN_END],
         Entry::Fence { .. } => vec![SEEN_FENCE],
         Entry::Checkpoint(_) | Entry::Ack { .. } => vec![SEEN],

@@ -295,7 +295,10 @@ fn a_file_that_fails_leaves_nothing_behind() {
     let short = MemoryContent::of(b"abc");
     let lying = with(file_node("lying", &short), |node| node.kind = file_node("x", &content).kind);
     assert_eq!(root.file(&lying, &no_xattrs(), &short).unwrap_err().kind(), ErrorKind::Damaged);
-    assert_eq!(root.special(&node("dev", NodeKind::CharDevice { major: 1 << 20, minor: 0 }), &no_xattrs()).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        root.special(&node("dev", NodeKind::CharDevice { major: 1 << 20, minor: 0 }), &no_xattrs()).unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
 }
 
 #[test]

@@ -9,7 +9,9 @@ use rustix::fs::{Gid, Uid, XattrFlags, setxattr};
 use rustix::thread::{set_thread_gid, set_thread_uid};
 use tempfile::tempdir;
 
-use super::testing::{CAPABILITY, Dice, MemoryContent, dir_node, file_node, is_root, linked, name, no_xattrs, node, open, xattrs, xattrs_of};
+use super::testing::{
+    CAPABILITY, Dice, MemoryContent, dir_node, file_node, is_root, linked, name, no_xattrs, node, open, xattrs, xattrs_of,
+};
 use super::{Target, ends_run};
 use crate::error::ErrorKind;
 use crate::model::{Node, NodeKind, TreePath};
@@ -106,7 +108,9 @@ fn wrong_metadata_is_mended_without_writing_content() {
     let file = dir.path().join("file");
     fs::write(&file, "same").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
-    for (name, value) in [("user.extra", &b"x"[..]), ("user.wrong", b"longer than right"), ("trusted.extra", b"y"), ("security.selinux", b"host")] {
+    for (name, value) in
+        [("user.extra", &b"x"[..]), ("user.wrong", b"longer than right"), ("trusted.extra", b"y"), ("security.selinux", b"host")]
+    {
         setxattr(&file, name, value, XattrFlags::empty()).unwrap();
     }
     let target = open(dir.path());
@@ -159,13 +163,17 @@ fn every_kind_replaces_every_other() {
         |at, outside| symlink(outside.join("sub/canary"), at).unwrap(),
         |at, _| symlink("dangling", at).unwrap(),
         |at, _| rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap(),
-        |at, _| rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::CharacterDevice, 0o600.into(), rustix::fs::makedev(1, 7)).unwrap(),
+        |at, _| {
+            rustix::fs::mknodat(rustix::fs::CWD, at, rustix::fs::FileType::CharacterDevice, 0o600.into(), rustix::fs::makedev(1, 7))
+                .unwrap()
+        },
     ];
     let content = MemoryContent::of(b"new");
     for make in make_old {
         let dir = tempdir().unwrap();
         let specials = specials();
-        let names = ["file", "dir", "hard"].into_iter().map(str::to_owned).chain(specials.iter().map(|s| s.name.as_ref().unwrap().to_string()));
+        let names =
+            ["file", "dir", "hard"].into_iter().map(str::to_owned).chain(specials.iter().map(|s| s.name.as_ref().unwrap().to_string()));
         for name in names {
             make(&dir.path().join(name), outside.path());
         }

@@ -78,9 +78,12 @@ impl Parts {
     /// Gives the bytes of all parts, in order.
     pub(super) fn bytes(&self, content: &dyn Content, mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut left = self.parts.as_slice();
-        content::in_order(content, |piece| {
-            if piece.hole { zeros_of(&mut left, piece, &mut give) } else { give(&content::read(content, piece)?) }
-        })
+        content::in_order(
+            content,
+            |piece| {
+                if piece.hole { zeros_of(&mut left, piece, &mut give) } else { give(&content::read(content, piece)?) }
+            },
+        )
     }
 }
 

@@ -89,7 +89,9 @@ fn heavy_dependencies_have_one_door() {
         let name = path.to_string_lossy().into_owned();
         for (dependency, doors) in DOORS {
             let used = code_lines(&code).any(|line| {
-                [format!("use {dependency}::"), format!(" {dependency}::"), format!("({dependency}::"), format!("<{dependency}::")].iter().any(|used| line.contains(used.as_str()))
+                [format!("use {dependency}::"), format!(" {dependency}::"), format!("({dependency}::"), format!("<{dependency}::")]
+                    .iter()
+                    .any(|used| line.contains(used.as_str()))
             });
             if used && !doors.iter().any(|door| name.starts_with(door)) {
                 wrong.push(format!("{name} names {dependency}, whose door is {doors:?}"));

@@ -1,7 +1,7 @@
 //! The stat cache: what each directory looked like when it was last captured, one record a directory, on this host.
 //!
-//! A record is trusted only along a chain from the parent snapshot: it holds the directory's own tree id, which must be
-//! the one that the record above names for it, and the root's must be the parent's. So a record can only vouch for
+//! A record is trusted only along a chain from an earlier snapshot, usually the parent: it is found under the directory's
+//! own tree id, which must be the one that the record above names for it, and the root's must be that snapshot's. So a record can only vouch for
 //! content that a snapshot which is not forgotten refers to, whatever else was written here meanwhile.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use crate::clock::Timestamp;
 use crate::index::Table;
 use crate::model::wire::Fields;
 use crate::model::{Name, Node, NodeKind, SourceIdentity, Stream, TreePath};
-use crate::repo::Repository;
+use crate::repo::{Committed, Repository};
 use crate::source::Stat;
 
 /// A file whose inode changed less than this before it was looked at may change again without a new time.
@@ -54,12 +54,16 @@ pub(super) struct StatCache<'r> {
 }
 
 impl<'r> StatCache<'r> {
-    /// `anchor` is the parent's root; without one nothing is trusted.
-    pub(super) fn new(repo: &'r Repository, identity: &SourceIdentity, anchor: Option<&Node>, read_only: bool) -> Self {
+    /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of. Without
+    /// one nothing is trusted.
+    pub(super) fn new(repo: &'r Repository, identity: &SourceIdentity, history: &[Committed], read_only: bool) -> Self {
         let name = format!("{:?}\0{}\0{}", identity.kind, identity.name, identity.host);
-        let anchor = anchor.and_then(directory_stream);
+        let source = half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()]));
         let today = u32::try_from(repo.clock().now().seconds / 86_400).unwrap_or(0);
-        Self { repo, source: half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()])), anchor, read_only, today }
+        let mut cache = Self { repo, source, anchor: None, read_only, today };
+        let mut roots = history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
+        cache.anchor = roots.find(|root| cache.record(&TreePath::root(), root).is_some());
+        cache
     }
 
     /// The tree that the root's record must be of.

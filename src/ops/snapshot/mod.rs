@@ -59,14 +59,15 @@ pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOption
         WriterOptions { compression: options.compression, dry_run: options.dry_run, purpose: "snapshot", operation: Operation::Write };
     let writer = ChunkWriter::begin(repo, writer_options, progress)?;
     // Rule W3: only a snapshot that is not forgotten as of after BEGIN may be a parent.
-    let parent = newest(repo, &options.identity)?;
+    let history = history(repo, &options.identity)?;
+    let parent = history.last();
     let intact = forget_missing_packs(repo)?;
-    if let Some(parent) = &parent {
+    if let Some(parent) = parent {
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
     }
-    let anchor = parent.as_ref().filter(|_| intact && !options.force_read).map(|parent| &parent.record.root);
-    let cache = StatCache::new(repo, &options.identity, anchor, options.dry_run);
+    let trusted = if intact && !options.force_read { &history[..] } else { &[] };
+    let cache = StatCache::new(repo, &options.identity, trusted, options.dry_run);
     if let Err(error) = source.settle() {
         tracing::warn!("the source's file system could not be synced first: {error}");
     }
@@ -88,15 +89,15 @@ pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOption
         return Err(interrupted);
     }
     let took = repo.clock().monotonic().saturating_sub(start);
-    let record = record(options, &captured, totals, parent.as_ref(), (started, time), took.as_millis());
+    let record = record(options, &captured, totals, parent, (started, time), took.as_millis());
     let snapshot = repo.commit(record, flushed)?;
     cache.drop_records(&captured.replaced);
     Ok(SnapshotReport { snapshot, seconds: took.as_secs_f64() })
 }
 
-/// The newest snapshot of a source.
-pub fn newest(repo: &Repository, identity: &SourceIdentity) -> Result<Option<Committed>> {
-    Ok(repo.snapshots()?.into_iter().rfind(|snapshot| snapshot.record.source == *identity))
+/// A source's snapshots, oldest first.
+fn history(repo: &Repository, identity: &SourceIdentity) -> Result<Vec<Committed>> {
+    Ok(repo.snapshots()?.into_iter().filter(|snapshot| snapshot.record.source == *identity).collect())
 }
 
 /// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
