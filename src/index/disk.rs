@@ -569,12 +569,16 @@ mod tests {
                 }
             }
         });
+        let mut refused = 0;
         loop {
             let last = thread.is_finished();
             let view = match RocksIndex::open_view(&path, &dir.path().join("own"), MEMORY_BYTES) {
                 Ok(view) => view,
                 Err(failure) => {
-                    assert!(!last, "refused although nothing changes: {failure:?}");
+                    // After the last insert there are still compactions for a while.
+                    refused += u32::from(last);
+                    assert!(refused < 500, "refused although nothing changes: {failure:?}");
+                    std::thread::sleep(std::time::Duration::from_millis(if last { 20 } else { 0 }));
                     continue;
                 }
             };
