@@ -34,7 +34,8 @@ mod scratch;
 pub use disk::RocksIndex;
 pub use open::{IndexTag, MEMORY_BYTES_DEFAULT, OpenedIndex, open};
 
-/// A pack's number in this index; it has no meaning outside of it.
+/// A pack's number in this index; it has no meaning outside of it. A number is given once: a removed pack that is inserted
+/// again has another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackNumber(pub u32);
 

@@ -77,17 +77,22 @@ pub(super) fn try_lock(path: &Path) -> Result<Option<File>> {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(cause)) => return Err(cause).context(ErrorKind::Cache, failed, path.display()),
         }
-        // The file may have been removed by the lock's last owner between our opening and locking it: a lock on a file
-        // without a name excludes nobody.
-        let locked = file.metadata().context(ErrorKind::Cache, failed, path.display())?;
-        match fs::metadata(path) {
-            Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => return Ok(Some(file)),
-            Ok(_) => {}
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(cause).context(ErrorKind::Cache, failed, path.display()),
+        if is_named(&file, path).context(ErrorKind::Cache, failed, path.display())? {
+            return Ok(Some(file));
         }
     }
     Ok(None)
+}
+
+/// Whether `path` still leads to the open `file`. The lock's last owner may have removed the file between our opening and
+/// our locking it, and a lock on a file without a name excludes nobody.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(cause),
+    }
 }
 
 /// Makes a folder (and those above it) that only its owner enters; one that is there stays as it is.
@@ -161,6 +166,18 @@ mod tests {
         assert!(try_lock(&path).unwrap().is_none());
         drop(lock);
         assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_removed_or_replaced_lock_is_told_from_a_named_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("lock");
+        let file = File::create(&path).unwrap();
+        assert!(is_named(&file, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_named(&file, &path).unwrap());
+        fs::write(&path, "").unwrap();
+        assert!(!is_named(&file, &path).unwrap());
     }
 
     #[test]
