@@ -174,6 +174,7 @@ fn draw(bar: &ProgressBar, counts: &Counts, elapsed: Duration) {
 }
 
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests {
     use super::*;
 
