@@ -160,8 +160,11 @@ fn expected(total: u64, done: u64) -> u64 {
 }
 
 fn new_bar(what: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // Hidden until it has its look: a bar draws itself as soon as anything is set.
+    let bar = ProgressBar::hidden();
     bar.set_prefix(what.to_owned());
+    draw(&bar, &Counts::default(), Duration::ZERO);
+    bar.set_draw_target(ProgressDrawTarget::stderr());
     bar
 }
 
