@@ -145,7 +145,7 @@ fn check_keys(repo: &Repository) -> Finding {
         Ok(slots) if slots.len() == 1 => Finding::note(
             "keys",
             "only one key opens the repository",
-            "add a second one with 'icecore key add' and keep it in another place",
+            "add a second one with `icecore key add` and keep it in another place",
         ),
         Ok(slots) => Finding::ok("keys", format!("{} open the repository", render::count(slots.len() as u64, "key"))),
     }
@@ -171,7 +171,7 @@ fn check_journals(problems: &[Problem]) -> Finding {
         Some(first) => Finding::problem(
             "journals",
             format!("{} cannot be read; the first is {}: {}", render::count(problems.len() as u64, "object"), first.key, first.what),
-            "run 'icecore verify' to see which snapshots that breaks",
+            "run `icecore verify` to see which snapshots that breaks",
         ),
     }
 }
@@ -192,7 +192,7 @@ fn check_sessions(repo: &Repository) -> Vec<Finding> {
     let mut findings = Vec::new();
     if dead > 0 {
         let message = format!("{} ended without saying so", render::count(dead, "writer"));
-        findings.push(Finding::note("sessions", message, "their snapshots are safe; 'icecore prune' returns what they left"));
+        findings.push(Finding::note("sessions", message, "their snapshots are safe; `icecore prune` returns what they left"));
     }
     if alive > 0 || dead == 0 {
         findings.push(Finding::ok("sessions", format!("{} now", render::count(alive, "active writer"))));
@@ -235,7 +235,7 @@ fn check_space(check: &'static str, path: &Path) -> Finding {
 fn space_finding(check: &'static str, shown: &str, free: u64, total: u64) -> Finding {
     let message = format!("{} of {} free for {shown}", render::size(free), render::size(total));
     if free < FREE_BYTES_MIN || u128::from(free) * 100 < u128::from(total) * u128::from(FREE_PERCENT_MIN) {
-        Finding::problem(check, message, "make room: forget snapshots you do not need and run 'icecore prune', or enlarge the file system")
+        Finding::problem(check, message, "make room: forget snapshots you do not need and run `icecore prune`, or enlarge the file system")
     } else {
         Finding::ok(check, message)
     }

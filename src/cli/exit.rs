@@ -152,16 +152,16 @@ mod tests {
 
     #[test]
     fn an_error_says_what_why_and_what_to_do() {
-        let error = Error::new(ErrorKind::NotFound, "no such snapshot").on("ab\x1b[2Jcd").hint("list them with 'icecore snapshots'");
+        let error = Error::new(ErrorKind::NotFound, "no such snapshot").on("ab\x1b[2Jcd").hint("list them with `icecore snapshots`");
         assert_eq!(
             lines(&error),
-            "icecore: no such snapshot: ab\\u{1b}[2Jcd\n  hint: list them with 'icecore snapshots'\n",
+            "icecore: no such snapshot: ab\\u{1b}[2Jcd\n  hint: list them with `icecore snapshots`\n",
             "and cannot steer the terminal"
         );
         let fact = serde_json::to_value(Fact::from(&error)).unwrap_or_default();
         assert_eq!(fact["kind"], "not_found");
         assert_eq!(fact["subject"], "ab\x1b[2Jcd");
-        assert_eq!(fact["hint"], "list them with 'icecore snapshots'");
+        assert_eq!(fact["hint"], "list them with `icecore snapshots`");
         assert_eq!(lines(&Error::new(ErrorKind::Busy, "busy: a\\b")), "icecore: busy: a\\b\n");
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn run(args: &ForgetArgs, context: &mut Context) -> Result<Outcome> {
     };
     context.out.report(&report, || {
         let done = if args.dry_run { "would be forgotten" } else { "forgotten" };
-        let space = if !args.dry_run && !ids.is_empty() { "; 'icecore prune' returns their space" } else { "" };
+        let space = if !args.dry_run && !ids.is_empty() { "; `icecore prune` returns their space" } else { "" };
         let list = if args.dry_run || args.yes || ids.is_empty() { shown } else { String::new() };
         format!("{list}{} {done}, {} kept{space}\n", render::count(ids.len() as u64, "snapshot"), report.kept)
     })?;

@@ -16,7 +16,7 @@ pub(super) struct InitArgs {
     /// Add this much redundancy to each pack
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     parity: u8,
-    /// Words for the first key, shown by 'icecore key list'
+    /// Words for the first key, shown by `icecore key list`
     #[arg(long, default_value = "")]
     label: String,
 }
@@ -32,8 +32,9 @@ pub(super) fn run(args: &InitArgs, context: &mut Context) -> Result<Outcome> {
     if args.parity > 0 {
         return Err(Error::new(ErrorKind::Unsupported, "parity comes with a later version").hint("leave out --parity"));
     }
-    let storage = open::new_storage(&context.globals)?;
+    // First, so that nothing is left behind when there is none.
     let secret = if args.no_encryption { None } else { Some(open::new_secret(&context.globals)?) };
+    let storage = open::new_storage(&context.globals)?;
     let encryption = if secret.is_some() { "aes-256-gcm" } else { "none" };
     let options = CreateOptions { secret, label: args.label.clone(), ..CreateOptions::default() };
     let id = open::create(&*storage, &options, &*context.clock)?;

@@ -165,7 +165,7 @@ impl Context {
     fn snapshots(&self, repo: &Repository) -> Result<(Vec<Committed>, Outcome)> {
         let (found, problems) = repo.snapshots_checked()?;
         for problem in &problems {
-            self.warn(&format!("{} cannot be read: {}; run 'icecore verify'", render::name(&problem.key), exit::printable(&problem.what)));
+            self.warn(&format!("{} cannot be read: {}; run `icecore verify`", render::name(&problem.key), exit::printable(&problem.what)));
         }
         Ok((found, if problems.is_empty() { Outcome::Done } else { Outcome::DamageFound }))
     }
@@ -272,7 +272,7 @@ fn explain(refused: &clap::Error, json: bool) -> ExitCode {
         _ => {
             let text = refused.to_string();
             let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            let error = Error::new(ErrorKind::Usage, first).hint("see 'icecore help'");
+            let error = Error::new(ErrorKind::Usage, first).hint("see `icecore help`");
             Out::new(Box::new(std::io::stdout()), json).error(&error);
             exit::of(&Err(error))
         }

@@ -143,7 +143,7 @@ fn json_error(error: serde_json::Error) -> Error {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 pub(super) mod tests {
     use std::sync::{Arc, Mutex};
 

@@ -121,7 +121,7 @@ impl<'a> Selector<'a> {
                     let hosts: Vec<String> = several.iter().map(|source| render::name(&source.host)).collect();
                     Err(Error::new(ErrorKind::Usage, format!("several other hosts have a source of this name ({})", hosts.join(", ")))
                         .on(render::name(text))
-                        .hint("name the snapshot by its id; 'icecore snapshots' lists them"))
+                        .hint("name the snapshot by its id; `icecore snapshots` lists them"))
                 }
             },
         }
@@ -166,14 +166,14 @@ impl<'a> Selector<'a> {
     fn newest_of_all(&self) -> Result<&'a Committed> {
         let newest = self.all.iter().max_by_key(|snapshot| (snapshot.record.time, snapshot.record.sequence));
         newest.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "the repository has no snapshots").hint("take one with 'icecore snapshot SOURCE'")
+            Error::new(ErrorKind::NotFound, "the repository has no snapshots").hint("take one with `icecore snapshot SOURCE`")
         })
     }
 
     fn nothing_called(&self, text: &str) -> Error {
         Error::new(ErrorKind::NotFound, "there is no snapshot or source of this name")
             .on(render::name(text))
-            .hint("'icecore snapshots' lists them; an id needs at least 4 digits")
+            .hint("`icecore snapshots` lists them; an id needs at least 4 digits")
     }
 }
 

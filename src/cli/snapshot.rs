@@ -1,7 +1,7 @@
 //! `icecore snapshot`
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -106,7 +106,7 @@ pub(super) fn run(args: &SnapshotArgs, context: &mut Context) -> Result<Outcome>
         }
     }
     if captures.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "there is no volume with a name that can be read").hint("'icecore volumes' lists them"));
+        return Err(Error::new(ErrorKind::NotFound, "there is no volume with a name that can be read").hint("`icecore volumes` lists them"));
     }
     let sources: Vec<(&SourceSpec, SourceIdentity)> = captures.into_iter().map(|(spec, capture)| (spec, capture.identity)).collect();
 
@@ -225,6 +225,9 @@ fn take(
             writers(facts)
         ));
     }
+    if holds_repository(&capture.path, context) {
+        notes.push("the repository lies inside it and is read, too; leave it out by moving it elsewhere".to_owned());
+    }
     let seen = context.progress.warnings().len();
     let options = SnapshotOptions {
         identity: capture.identity.clone(),
@@ -258,6 +261,12 @@ fn take(
         fact.id = None;
     }
     Ok((report.snapshot, fact))
+}
+
+/// Whether the repository is below `path`: then each snapshot holds all earlier ones.
+fn holds_repository(path: &Path, context: &Context) -> bool {
+    let repository = open::location(&context.globals).ok().and_then(|location| location.canonicalize().ok());
+    repository.zip(path.canonicalize().ok()).is_some_and(|(repository, path)| repository.starts_with(path))
 }
 
 /// Failures after which the other sources are still worth trying. All others are about the repository or this process.

@@ -31,7 +31,7 @@ pub(super) fn run(args: &VerifyArgs, context: &mut Context) -> Result<Outcome> {
     drop(bars);
     let report = report?;
     context.out.report(&report, || text(&report))?;
-    Ok(if report.damaged.is_empty() && report.affected.is_empty() { Outcome::Done } else { Outcome::DamageFound })
+    Ok(if report.damaged.is_empty() && report.affected_count == 0 { Outcome::Done } else { Outcome::DamageFound })
 }
 
 fn text(report: &VerifyReport) -> String {
@@ -52,10 +52,14 @@ fn text(report: &VerifyReport) -> String {
             render::name(&affected.problem)
         ));
     }
-    let verdict = match (report.damaged.len(), report.affected.len()) {
+    let verdict = match (report.damaged.len() as u64, report.affected_count) {
         (0, 0) => "no damage found".to_owned(),
         (damaged, affected) => {
-            format!("{}, {}", render::count(damaged as u64, "damaged object"), render::count(affected as u64, "affected path"))
+            let unnamed = match affected.saturating_sub(report.affected.len() as u64) {
+                0 => String::new(),
+                unnamed => format!(" ({} of them not named)", render::grouped(unnamed)),
+            };
+            format!("{}, {}{unnamed}", render::count(damaged, "damaged object"), render::count(affected, "affected path"))
         }
     };
     text.push_str(&format!(
@@ -86,6 +90,7 @@ mod tests {
                 path: "base/1\\n".into(),
                 problem: "a chunk is lost".into(),
             }],
+            affected_count: 3,
             ..sound
         };
         let text = text(&broken);
@@ -93,6 +98,6 @@ mod tests {
             text.starts_with("damaged   packs/ab/abcd: missing\naffected  snapshot 0123456789 of pg\\n: base/1\\n: a chunk is lost\n"),
             "{text}"
         );
-        assert!(text.contains("1 damaged object, 1 affected path;"), "{text}");
+        assert!(text.contains("1 damaged object, 3 affected paths (2 of them not named);"), "{text}");
     }
 }
