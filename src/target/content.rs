@@ -134,7 +134,10 @@ impl<'a> Strokes<'a> {
 fn write_full(file: BorrowedFd<'_>, mut offset: u64, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         match io::pwrite(file, bytes, offset) {
-            Ok(0) => return Err(Error::new(ErrorKind::Target, "the file takes no more bytes").because(std::io::Error::from(std::io::ErrorKind::WriteZero))),
+            Ok(0) => {
+                return Err(Error::new(ErrorKind::Target, "the file takes no more bytes")
+                    .because(std::io::Error::from(std::io::ErrorKind::WriteZero)));
+            }
             Ok(count) => {
                 bytes = &bytes[count..];
                 offset += count as u64;

@@ -88,7 +88,9 @@ impl DirTarget {
 impl Target for DirTarget {
     fn begin(&self, node: &Node) -> Result<Arc<dyn TargetDir>> {
         if !node.is_dir() {
-            return Err(Error::new(ErrorKind::Usage, "only a directory can be restored into a directory").on(node.name_bytes().escape_ascii()));
+            return Err(
+                Error::new(ErrorKind::Usage, "only a directory can be restored into a directory").on(node.name_bytes().escape_ascii())
+            );
         }
         // The root may be older than this restore, or have inherited something from its parent: nothing is taken for granted.
         Ok(Arc::new(OpenDir::existing(&self.shared, Arc::clone(&self.shared.root))?))
@@ -103,7 +105,9 @@ impl Target for DirTarget {
         if let Some(mtime) = *lock(&self.shared.root_mtime)
             && let Err(cause) = set_mtime(&Subject::Open(root.as_fd()), mtime)
         {
-            self.shared.shortfalls.add(crate::model::TreePath::root, format!("cannot set the time {mtime}: {}", std::io::Error::from(cause)));
+            self.shared
+                .shortfalls
+                .add(crate::model::TreePath::root, format!("cannot set the time {mtime}: {}", std::io::Error::from(cause)));
         }
         fs::fsync(&root).map_err(|e| failed("cannot write the restored directory to the disk", e))
     }

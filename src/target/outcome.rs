@@ -37,7 +37,9 @@ pub(super) fn failed(what: &str, cause: Errno) -> Error {
         // The standard library has no public kind for EIO; `Other` is how `ends_run` knows it.
         Errno::IO => error.because(io::Error::other("input/output error")),
         Errno::PERM => error.because(io::Error::from(cause)).hint("an immutable or append-only file (lsattr) has to be released first"),
-        Errno::NOSPC | Errno::DQUOT => error.because(io::Error::from(cause)).hint("make room and run the restore again: it goes on where it stopped"),
+        Errno::NOSPC | Errno::DQUOT => {
+            error.because(io::Error::from(cause)).hint("make room and run the restore again: it goes on where it stopped")
+        }
         _ => error.because(io::Error::from(cause)),
     }
 }

@@ -173,7 +173,8 @@ mod tests {
         assert_eq!(of(b"12345"), b"11 k=12345\n", "ten digits would count nine");
         for len in [80, 90, 91, 92, 93, 94, 95, 985, 990, 991, 992, 993, 994] {
             let out = of(&vec![b'v'; len]);
-            let counted: usize = str::from_utf8(&out[..out.iter().position(|&b| b == b' ').unwrap_or(0)]).unwrap_or("").parse().unwrap_or(0);
+            let counted: usize =
+                str::from_utf8(&out[..out.iter().position(|&b| b == b' ').unwrap_or(0)]).unwrap_or("").parse().unwrap_or(0);
             assert_eq!(counted, out.len(), "{len}");
         }
     }

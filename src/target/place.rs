@@ -220,8 +220,9 @@ impl OpenDir {
     /// Writes what differs into a file that was there.
     fn update(&self, name: &Name, file: &OwnedFd, stat: &Stat, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
         let old_len = u64::try_from(stat.st_size).unwrap_or(0);
-        let placed = content::update(file.as_fd(), old_len, content)
-            .map_err(|e| if e.kind() == ErrorKind::Target { e } else { e.hint("the file in the target is now partly the old one: restore it again") })?;
+        let placed = content::update(file.as_fd(), old_len, content).map_err(|e| {
+            if e.kind() == ErrorKind::Target { e } else { e.hint("the file in the target is now partly the old one: restore it again") }
+        })?;
         self.dress(name, file, false, meta, xattrs)?;
         Ok(placed)
     }

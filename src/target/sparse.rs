@@ -78,9 +78,12 @@ impl Parts {
     /// Gives the bytes of all parts, in order.
     pub(super) fn bytes(&self, content: &dyn Content, mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut left = self.parts.as_slice();
-        content::in_order(content, |piece| {
-            if piece.hole { zeros_of(&mut left, piece, &mut give) } else { give(&content::read(content, piece)?) }
-        })
+        content::in_order(
+            content,
+            |piece| {
+                if piece.hole { zeros_of(&mut left, piece, &mut give) } else { give(&content::read(content, piece)?) }
+            },
+        )
     }
 }
 
@@ -111,7 +114,12 @@ mod tests {
     fn stored(content: &MemoryContent) -> (Parts, Vec<u8>) {
         let parts = Parts::of(content).unwrap();
         let mut bytes = Vec::new();
-        parts.bytes(content, |more| Ok(bytes.extend_from_slice(more))).unwrap();
+        parts
+            .bytes(content, |more| {
+                bytes.extend_from_slice(more);
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(bytes.len() as u64, parts.stored_bytes());
         (parts, bytes)
     }

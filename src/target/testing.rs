@@ -76,7 +76,10 @@ impl Content for MemoryContent {
 
     fn pieces(&self, visit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
         let ends = self.pieces.iter().skip(1).map(|(offset, _)| *offset).chain([self.len]);
-        self.pieces.iter().zip(ends).try_for_each(|((offset, bytes), end)| visit(Piece { offset: *offset, len: end - offset, hole: bytes.is_none() }))
+        self.pieces
+            .iter()
+            .zip(ends)
+            .try_for_each(|((offset, bytes), end)| visit(Piece { offset: *offset, len: end - offset, hole: bytes.is_none() }))
     }
 
     fn read(&self, piece: Piece) -> Result<Vec<u8>> {
@@ -155,8 +158,8 @@ pub(super) fn xattrs_of(path: &Path) -> XattrSet {
 
 /// An ACL as the kernel keeps it: owner rw-, user 1234 r--, group r--, mask r--, others ---.
 pub(super) const ACL: &[u8] = &[
-    2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xd2, 4, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32,
-    0, 0, 0, 255, 255, 255, 255,
+    2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xd2, 4, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255,
+    32, 0, 0, 0, 255, 255, 255, 255,
 ];
 
 /// The capability `cap_net_bind_service=ep` as the kernel keeps it (version 2).
