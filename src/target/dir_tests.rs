@@ -155,19 +155,19 @@ fn a_link_leads_only_to_what_this_restore_placed() {
 fn a_deep_tree_needs_few_open_files_and_no_stack() {
     const DEPTH: usize = 2_000;
     let dir = tempdir().unwrap();
-    let target = open_with(dir.path(), Some(32));
+    let target = open_with(dir.path(), Some(64));
     let content = MemoryContent::of(b"deep");
     let level = owned(dir_node("a-directory"), 0o750, 0, 0);
     let mut levels: Vec<Arc<dyn TargetDir>> = vec![target.begin(&dir_node("")).unwrap()];
     for _ in 0..DEPTH {
         let below = levels.last().unwrap().directory(&level).unwrap();
         levels.push(below);
-        assert!(target.open_now() <= 32);
+        assert!(target.open_now() <= 64);
     }
     for open in levels.iter().rev() {
         open.file(&file_node("file", &content), &no_xattrs(), &content).unwrap();
         open.close(&level, &no_xattrs()).unwrap();
-        assert!(target.open_now() <= 32);
+        assert!(target.open_now() <= 64);
     }
     let deepest = levels.pop().unwrap();
     drop(levels);
@@ -183,7 +183,7 @@ fn a_deep_tree_needs_few_open_files_and_no_stack() {
         }
     }
     // The same depth in the way of a file is removed.
-    let again = open_with(dir.path(), Some(32));
+    let again = open_with(dir.path(), Some(64));
     let root = again.begin(&dir_node("")).unwrap();
     assert_eq!(root.remove_others(&[name("file")]).unwrap(), 2 * DEPTH as u64);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the file and the mark");

@@ -24,20 +24,18 @@ const TEMPORARY_PREFIX: &[u8] = b".icecore-tmp-";
 /// Makes the root where it is missing, its parents too, durably, and opens it.
 pub(super) fn open_root(path: &Path) -> Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let above = |dir: &Path| dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }.to_owned());
     let mut missing = Vec::new();
-    let mut at = path;
+    let mut at = path.to_owned();
     while !at.exists() {
-        missing.push(at);
-        at = match at.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let Some(parent) = above(&at).filter(|parent| *parent != at) else { break };
+        missing.push(std::mem::replace(&mut at, parent));
     }
-    for (depth, dir) in missing.iter().enumerate().rev() {
+    for (depth, dir) in missing.into_iter().enumerate().rev() {
         let mode = if depth == 0 { 0o700 } else { 0o755 };
-        match DirBuilder::new().mode(mode).create(dir) {
+        match DirBuilder::new().mode(mode).create(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-            _ => File::open(at).and_then(|parent| parent.sync_all()),
+            _ => File::open(&at).and_then(|parent| parent.sync_all()),
         }
         .context(ErrorKind::Target, "cannot make the directory to restore to", dir.display())?;
         at = dir;

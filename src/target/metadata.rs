@@ -228,18 +228,10 @@ impl Subject<'_> {
         }
     }
 
-    /// The entry by a path whose last part is not followed; attributes can't be reached through a mere handle.
-    fn detour(&self) -> Vec<u8> {
-        match self {
-            Self::Open(fd) => format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes(),
-            Self::Named { dir, name, .. } => [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name.as_bytes()].concat(),
-        }
-    }
-
     fn list_xattrs(&self) -> Result<Vec<Vec<u8>>> {
         let list = |buffer: &mut [u8]| match self {
             Self::Open(fd) => fs::flistxattr(fd, buffer),
-            Self::Named { .. } => fs::llistxattr(self.detour(), buffer),
+            Self::Named { dir, name, .. } => fs::llistxattr(detour(*dir, name), buffer),
         };
         let mut names = vec![0; 1024];
         let len = match list(&mut names) {
@@ -258,7 +250,7 @@ impl Subject<'_> {
         let mut now = vec![0; value.len() + 1];
         let len = match self {
             Self::Open(fd) => fs::fgetxattr(fd, name, &mut *now),
-            Self::Named { .. } => fs::lgetxattr(self.detour(), name, &mut *now),
+            Self::Named { dir, name: of, .. } => fs::lgetxattr(detour(*dir, of), name, &mut *now),
         };
         len.is_ok_and(|len| now[..len] == *value)
     }
@@ -266,16 +258,21 @@ impl Subject<'_> {
     fn set_xattr(&self, name: &[u8], value: &[u8]) -> Result<()> {
         match self {
             Self::Open(fd) => fs::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Self::Named { .. } => fs::lsetxattr(self.detour(), name, value, XattrFlags::empty()),
+            Self::Named { dir, name: of, .. } => fs::lsetxattr(detour(*dir, of), name, value, XattrFlags::empty()),
         }
     }
 
     fn remove_xattr(&self, name: &[u8]) -> Result<()> {
         match self {
             Self::Open(fd) => fs::fremovexattr(fd, name),
-            Self::Named { .. } => fs::lremovexattr(self.detour(), name),
+            Self::Named { dir, name: of, .. } => fs::lremovexattr(detour(*dir, of), name),
         }
     }
+}
+
+/// An entry by a path whose last part is not followed: attributes can't be reached through a mere handle.
+fn detour(dir: BorrowedFd<'_>, name: &Name) -> Vec<u8> {
+    [format!("/proc/self/fd/{}/", dir.as_raw_fd()).as_bytes(), name.as_bytes()].concat()
 }
 
 #[cfg(test)]

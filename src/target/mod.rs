@@ -62,7 +62,7 @@ pub trait Content: Sync {
     fn matches(&self, piece: Piece, bytes: &[u8]) -> Result<bool>;
 }
 
-/// What placing one file took.
+/// What placing one file took. Holes count neither as written nor as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Placed {
     /// Bytes written.

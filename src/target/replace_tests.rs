@@ -10,7 +10,7 @@ use rustix::thread::{set_thread_gid, set_thread_uid};
 use tempfile::tempdir;
 
 use super::testing::{
-    CAPABILITY, Dice, MemoryContent, dir_node, file_node, is_root, linked, name, no_xattrs, node, open, xattrs, xattrs_of,
+    CAPABILITY, Dice, MemoryContent, dir_node, file_node, is_root, linked, name, no_xattrs, node, open, open_with, xattrs, xattrs_of,
 };
 use super::{Target, ends_run};
 use crate::error::ErrorKind;
@@ -75,7 +75,8 @@ fn only_what_differs_is_written() {
     let content = parts.iter().fold(MemoryContent::new(), |content, part| content.data(part)).hole(100_000).data(b"end");
     let whole = content.bytes();
     let file = dir.path().join("file");
-    let damages: [(&str, fn(&mut Vec<u8>), u64); 7] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage, u64); 7] = [
         ("equal", |_| (), 0),
         ("one byte", |old| old[25_000] ^= 1, 10_000),
         ("two parts", |old| (old[9_999] ^= 1, old[10_000] ^= 1).0, 20_000),
@@ -207,7 +208,7 @@ fn a_directory_that_becomes_a_symlink_under_way_leads_nowhere() {
     let outside = tempdir().unwrap();
     fs::write(outside.path().join("canary"), "canary").unwrap();
     let before = ctime(outside.path());
-    let target = super::testing::open_with(dir.path(), Some(4));
+    let target = open_with(dir.path(), Some(4));
     let root = target.begin(&dir_node("")).unwrap();
     let sub = root.directory(&dir_node("sub")).unwrap();
     for i in 0..20 {
@@ -243,7 +244,7 @@ fn others_are_removed_and_what_they_point_to_is_not() {
     fs::write(dir.path().join("old/deep/deeper/f"), "x").unwrap();
     fs::write(dir.path().join("keep"), "x").unwrap();
     fs::write(dir.path().join("other"), "x").unwrap();
-    fs::set_permissions(dir.path().join("old/deep"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(dir.path().join("old/deep"), fs::Permissions::from_mode(0o000)).unwrap();
     let target = open(dir.path());
     let root = target.begin(&dir_node("")).unwrap();
     let removed = root.remove_others(&[name("absent"), name("keep")]).unwrap();
@@ -251,6 +252,79 @@ fn others_are_removed_and_what_they_point_to_is_not() {
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(outside.path().join("canary").exists());
+}
+
+#[test]
+fn a_swap_in_flight_reaches_nothing_outside() {
+    // A container exchanges a directory and a symlink to a place outside, all the time, while the restore runs.
+    let dir = tempdir().unwrap();
+    let outside = tempdir().unwrap();
+    for called in ["file", "fifo", "link"] {
+        fs::write(outside.path().join(called), "canary").unwrap();
+    }
+    let facts = || ["", "file", "fifo", "link"].map(|called| ctime(&outside.path().join(called)));
+    let before = facts();
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    symlink(outside.path(), dir.path().join("swap")).unwrap();
+    let handle = fs::File::open(dir.path()).unwrap();
+    let end = std::time::Instant::now() + std::time::Duration::from_millis(300);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while std::time::Instant::now() < end {
+                let _ = rustix::fs::renameat_with(&handle, "sub", &handle, "swap", rustix::fs::RenameFlags::EXCHANGE);
+            }
+        });
+        let target = open_with(dir.path(), Some(4));
+        let root = target.begin(&dir_node("")).unwrap();
+        let content = MemoryContent::of(b"restored");
+        while std::time::Instant::now() < end {
+            let Ok(sub) = root.directory(&dir_node("sub")) else { continue };
+            // Pushes handles out, so that they are opened again.
+            let others: Vec<_> = (0..6).map(|i| root.directory(&dir_node(format!("d{i}")))).collect();
+            let _ = sub.file(&linked(file_node("file", &content), 1), &xattrs(&[("user.x", b"1")]), &content);
+            let _ = sub.special(&node("fifo", NodeKind::Fifo), &no_xattrs());
+            let _ = root.link(&linked(file_node("name", &content), 1), &TreePath::parse(b"sub/file").unwrap());
+            let _ = sub.link(&linked(file_node("link", &content), 1), &TreePath::parse(b"sub/file").unwrap());
+            let _ = sub.remove_others(&[]);
+            let _ = sub.close(&dir_node("sub"), &no_xattrs());
+            drop(others);
+            if !dir.path().join("swap").exists() {
+                let _ = symlink(outside.path(), dir.path().join("swap"));
+            }
+        }
+        let _ = target.finish();
+    });
+    assert_eq!(facts(), before);
+    assert_eq!(fs::read(outside.path().join("file")).unwrap(), b"canary");
+}
+
+#[test]
+fn what_is_mounted_in_the_way_is_not_emptied() {
+    struct Mount(std::path::PathBuf);
+    impl Drop for Mount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg(&self.0).status();
+        }
+    }
+    let dir = tempdir().unwrap();
+    let other = tempdir().unwrap();
+    fs::write(other.path().join("canary"), "canary").unwrap();
+    let at = dir.path().join("way/mounted");
+    fs::create_dir_all(&at).unwrap();
+    // The same file system, so that only the mount itself tells.
+    let mounted = std::process::Command::new("mount").arg("--bind").arg(other.path()).arg(&at).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let mount = Mount(at);
+    let target = open(dir.path());
+    let root = target.begin(&dir_node("")).unwrap();
+    let content = MemoryContent::of(b"x");
+    let error = root.file(&file_node("way", &content), &no_xattrs(), &content).unwrap_err();
+    assert!(error.to_string().contains("mounted") && error.subject() == Some("way/mounted"), "{error}");
+    assert_eq!((root.remove_others(&[]).unwrap(), target.shortfalls().len()), (0, 1));
+    drop(mount);
+    assert_eq!(fs::read(other.path().join("canary")).unwrap(), b"canary");
 }
 
 /// Runs in a thread of its own as an ordinary user: Linux keeps credentials by thread.

@@ -114,7 +114,12 @@ mod tests {
     fn stored(content: &MemoryContent) -> (Parts, Vec<u8>) {
         let parts = Parts::of(content).unwrap();
         let mut bytes = Vec::new();
-        parts.bytes(content, |more| Ok(bytes.extend_from_slice(more))).unwrap();
+        parts
+            .bytes(content, |more| {
+                bytes.extend_from_slice(more);
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(bytes.len() as u64, parts.stored_bytes());
         (parts, bytes)
     }

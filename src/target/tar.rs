@@ -1,5 +1,6 @@
 //! A tar archive as a target, for `export`: POSIX pax, which GNU tar restores whole with
-//! `tar -x -p --numeric-owner --xattrs --xattrs-include='*'`. Holes take no space in it (GNU sparse format 1.0).
+//! `tar -x -p --numeric-owner --xattrs --xattrs-include='*'`. Holes take no space in it (GNU sparse format 1.0). Of names
+//! that are not UTF-8 GNU tar says that it ignores `hdrcharset`, and takes them as they are, which is right.
 //!
 //! Entries come one after another, in the order of the tree. A directory's entry stands before what it holds.
 
