@@ -241,11 +241,13 @@ fn take(
         dry_run: args.dry_run,
     };
     let source = open::source(&capture.path)?;
-    let report = ops::snapshot::snapshot(repo, &*source, &options, &context.progress)?;
-    if capture.consistency == Consistency::Stopped
-        && prepare(spec, Wanted::Auto, engine, repo).is_ok_and(|after| after.consistency != Consistency::Stopped)
-    {
-        notes.push("a container that can write to it was started while it was read; do not trust that nobody wrote".to_owned());
+    let confirm = || match capture.consistency {
+        Consistency::Stopped => prepare(spec, Wanted::Auto, engine, repo).map_or(Consistency::Fuzzy, |after| after.consistency),
+        held => held,
+    };
+    let report = ops::snapshot::snapshot_confirmed(repo, &*source, &options, &confirm, &context.progress)?;
+    if report.snapshot.record.consistency < capture.consistency {
+        notes.push("a container that can write to it was started while it was read; this snapshot is fuzzy".to_owned());
     }
     notes.iter().for_each(|note| context.warn(&format!("{name}: {note}")));
 

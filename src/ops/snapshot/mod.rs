@@ -53,6 +53,18 @@ pub struct SnapshotReport {
 /// An error of the repository ends the run before the commit; an error of an entry costs that entry. When the run is
 /// interrupted, what was packed is named in the journal, so that the next run does not pack it again.
 pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOptions, progress: &Progress) -> Result<SnapshotReport> {
+    snapshot_confirmed(repo, source, options, &|| options.consistency, progress)
+}
+
+/// Likewise; `confirm` is asked, after the last byte was read, how still the source was held until then. The record says
+/// the worse of that and of `options`.
+pub fn snapshot_confirmed(
+    repo: &Repository,
+    source: &dyn Source,
+    options: &SnapshotOptions,
+    confirm: &dyn Fn() -> Consistency,
+    progress: &Progress,
+) -> Result<SnapshotReport> {
     let (started, start) = (repo.clock().now(), repo.clock().monotonic());
     let root = source.root()?;
     let writer_options =
@@ -89,6 +101,7 @@ pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOption
         return Err(interrupted);
     }
     let took = repo.clock().monotonic().saturating_sub(start);
+    let options = &SnapshotOptions { consistency: options.consistency.min(confirm()), ..options.clone() };
     let record = record(options, &captured, totals, parent, (started, time), took.as_millis());
     let snapshot = repo.commit(record, flushed)?;
     cache.drop_records(&captured.replaced);
