@@ -121,6 +121,10 @@ pub(super) fn run(args: &RestoreArgs, context: &mut Context) -> Result<Outcome> 
     for warning in &report.warnings {
         context.warn(&format!("{}: {}", exit::printable(&warning.path), exit::printable(&warning.message)));
     }
+    if report.failed > 0 {
+        let what = format!("{} entries are missing or not whole; the destination stays marked as unfinished", report.failed);
+        context.warn(&format!("{what}. `icecore verify --data` says what is damaged"));
+    }
     let text = format!("restored snapshot {title} to {destination}: {}\n", summary(&report));
     if to_stdout {
         context.note(text.trim_end());
@@ -129,7 +133,11 @@ pub(super) fn run(args: &RestoreArgs, context: &mut Context) -> Result<Outcome> 
         let done = Done { snapshot: id, source, time, dry_run: false, destination, report: &report };
         context.out.report(&done, || text)?;
     }
-    Ok(if report.warnings.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(match &report {
+        report if report.damaged > 0 => Outcome::DamageFound,
+        report if report.warnings.is_empty() => Outcome::Done,
+        _ => Outcome::Incomplete,
+    })
 }
 
 fn dry_run(repo: &Repository, snapshot: &Committed, options: &RestoreOptions, title: &str, context: &mut Context) -> Result<Outcome> {

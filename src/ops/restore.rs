@@ -13,7 +13,7 @@ use crate::model::{ChunkId, LinkGroup, Name, Node, NodeKind, Snapshot, TreePath}
 use crate::progress::{Progress, Warning};
 use crate::repo::{ChunkReader, Leaf, NodeReader, Repository, StreamReader};
 use crate::seal::keys::ChunkKind;
-use crate::target::{Content, Piece, Placed, Target, TargetDir};
+use crate::target::{self, Content, Piece, Placed, Target, TargetDir};
 
 /// What to restore.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +39,10 @@ pub struct RestoreReport {
     pub kept_bytes: u64,
     /// Entries removed from the target.
     pub removed: u64,
+    /// Entries that are missing or not whole in the target; it stays marked as unfinished then.
+    pub failed: u64,
+    /// Of those, entries that the repository does not have whole any more.
+    pub damaged: u64,
     /// What could not be restored as it was.
     pub warnings: Vec<Warning>,
     /// Seconds that it took.
@@ -91,7 +95,7 @@ pub fn plan(repo: &Repository, snapshot: &Snapshot, options: &RestoreOptions, pr
 }
 
 /// Restores `snapshot` to `target`. Damage or a failure of one entry costs that entry and is in the report; a full disk, an
-/// error of the repository's storage or a wish to stop ends it, and the target stays marked as unfinished.
+/// error of the repository's storage or a wish to stop ends it. In all these cases the target stays marked as unfinished.
 pub fn restore(
     repo: &Repository,
     snapshot: &Snapshot,
@@ -135,7 +139,11 @@ pub fn restore(
     if let Some(error) = lock(&restore.failure).take() {
         return Err(error);
     }
-    target.finish()?;
+    // A tree with holes in it must not look like the snapshot.
+    let failed = restore.counts.failed.load(Ordering::Relaxed);
+    if failed == 0 {
+        target.finish()?;
+    }
     let mut warnings = std::mem::take(&mut *lock(&restore.warnings));
     warnings
         .extend(target.shortfalls().into_iter().map(|shortfall| Warning { path: shortfall.path.to_string(), message: shortfall.message }));
@@ -147,6 +155,8 @@ pub fn restore(
         written_bytes: counts.written.load(Ordering::Relaxed),
         kept_bytes: counts.kept.load(Ordering::Relaxed),
         removed: counts.removed.load(Ordering::Relaxed),
+        failed,
+        damaged: counts.damaged.load(Ordering::Relaxed),
         warnings,
         seconds: repo.clock().monotonic().saturating_sub(start).as_secs_f64(),
     })
@@ -169,6 +179,8 @@ struct Counts {
     written: AtomicU64,
     kept: AtomicU64,
     removed: AtomicU64,
+    failed: AtomicU64,
+    damaged: AtomicU64,
 }
 
 /// A directory of the target whose entries are not all done.
@@ -414,20 +426,16 @@ impl Restore<'_, '_> {
     /// Notes what costs one entry; passes on what ends the run.
     fn entry_failed(&self, path: &TreePath, error: Error) -> Result<()> {
         let fatal = match error.kind() {
-            ErrorKind::Target => matches!(
-                error.io_kind(),
-                Some(
-                    std::io::ErrorKind::StorageFull
-                        | std::io::ErrorKind::QuotaExceeded
-                        | std::io::ErrorKind::ReadOnlyFilesystem
-                        | std::io::ErrorKind::BrokenPipe
-                )
-            ),
+            ErrorKind::Target => target::ends_run(&error),
             ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unsupported => false,
             _ => true,
         };
         if fatal {
             return Err(error);
+        }
+        self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        if error.kind() != ErrorKind::Target {
+            self.counts.damaged.fetch_add(1, Ordering::Relaxed);
         }
         self.progress.warn(path, &error);
         lock(&self.warnings).push(Warning { path: path.to_string(), message: error.to_string() });

@@ -20,7 +20,6 @@ const DOORS: &[(&str, &[&str])] = &[
     ("blake3", &["model/hash.rs"]),
     ("bollard", &["docker/bollard"]),
     ("clap", &["cli", "main.rs"]),
-    ("anyhow", &["cli", "main.rs"]),
     ("fastcdc", &["chunk/"]),
     ("indicatif", &["cli/"]),
     ("rocksdb", &["index/rocks"]),
