@@ -185,7 +185,8 @@ fn readable_snapshots(repo: &Repository) -> Result<Vec<Committed>> {
     let view = repo.view();
     let stored: Result<Vec<Committed>> =
         view.snapshots.iter().map(|(session, sequence)| repo.load_snapshot_from_storage(session, *sequence)).collect();
-    match problems.first() {
+    // Damaged deltas and markers hide nothing: packs tell for themselves, and what is not known to be forgotten is kept.
+    match problems.iter().find(|problem| problem.key.starts_with("log/") || problem.key.starts_with("gc/")) {
         Some(problem) => Err(refuse(&problem.what).on(&problem.key)),
         None => stored.map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()) } else { error }),
     }
@@ -279,11 +280,13 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
         if view.dead.contains(&id) {
             continue;
         }
-        let number = repo.index().pack_number(&id)?;
-        let info = match number {
-            Some(number) => repo.index().pack(number)?,
-            None => return Err(refuse("a pack is in no index").on(&listed.key)),
+        // A pack whose footer can't be read is in no index. Nobody refers to it (all that is live is looked for below), and
+        // what can't be read is not deleted.
+        let Some(number) = repo.index().pack_number(&id)? else {
+            tracing::warn!(pack = %id, "left alone: its index can't be read");
+            continue;
         };
+        let info = repo.index().pack(number)?;
         if info.len != listed.len {
             return Err(refuse("a pack has another length than it was written with").on(&listed.key));
         }
@@ -307,10 +310,14 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
         }
         Ok(())
     })?;
-    match missing {
-        Some(id) => Err(refuse("a pack that the index names is missing").on(repo::pack_key(&id)?)),
-        None => Ok(packs),
+    if let Some(id) = missing {
+        return Err(refuse("a pack that the index names is missing").on(repo::pack_key(&id)?));
     }
+    let found: usize = packs.values().map(|pack| pack.used.len()).sum();
+    if found != live.chunks.len() {
+        return Err(refuse(&format!("{} chunks that snapshots need are in no pack", live.chunks.len() - found)));
+    }
+    Ok(packs)
 }
 
 /// What to remove, and of that what to copy first.

@@ -1,6 +1,7 @@
 //! Reads chunks and packs back. Nothing is returned that does not match its id.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Repository;
@@ -104,12 +105,13 @@ const OPENED_PACKS_MAX: usize = 1024;
 pub struct ChunkReader<'r> {
     repo: &'r Repository,
     opened: Mutex<HashMap<PackNumber, Arc<OpenedPack>>>,
+    looked_for_packs: AtomicBool,
 }
 
 impl<'r> ChunkReader<'r> {
     /// A reader of this repository.
     pub fn new(repo: &'r Repository) -> Self {
-        Self { repo, opened: Mutex::default() }
+        Self { repo, opened: Mutex::default(), looked_for_packs: AtomicBool::new(false) }
     }
 
     /// The repository.
@@ -117,9 +119,18 @@ impl<'r> ChunkReader<'r> {
         self.repo
     }
 
-    /// Where a chunk is; `Damaged` when nothing holds it.
+    /// Where a chunk is; `Damaged` when nothing holds it. The index is only a cache: before a chunk is given up, packs that
+    /// it does not know are looked for, once.
     pub fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.repo.index.get(id)?.ok_or_else(|| Error::damaged("a chunk is in no pack that is left").on(id))
+        let missing = || Error::damaged("a chunk is in no pack that is left").on(id);
+        match self.repo.index.get(id)? {
+            Some(location) => Ok(location),
+            None if self.looked_for_packs.swap(true, Ordering::SeqCst) => Err(missing()),
+            None => {
+                self.repo.look_for_packs()?;
+                self.repo.index.get(id)?.ok_or_else(missing)
+            }
+        }
     }
 
     /// A chunk's bytes, checked. `Damaged` names the chunk when it is missing or wrong.

@@ -156,6 +156,12 @@ impl Repository {
         Ok(())
     }
 
+    /// Adds packs to the index that it should know and does not, as when one was brought back from a copy.
+    pub(super) fn look_for_packs(&self) -> Result<()> {
+        let mut view = View { dead: self.view().dead.clone(), ..View::default() };
+        self.index_unknown_packs(&mut view)
+    }
+
     /// Names, in a CHECKPOINT of `session`, the packs that no journal names: what a session left that died before its own
     /// entry, and what only the packs' footers told of. Others could not find their chunks otherwise (rule W6).
     pub(super) fn adopt(&self, session: &mut Session) -> Result<()> {
