@@ -8,9 +8,10 @@ use super::render::{Side, Table};
 use super::time::At;
 use super::{Context, open, render, select, time};
 use crate::error::Result;
-use crate::model::manifest::Fault;
+use crate::model::manifest::{Fault, VolumeFacts};
 use crate::progress::Warning;
 use crate::repo::Committed;
+use crate::volume::access;
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotsArgs {
@@ -51,6 +52,8 @@ pub(super) struct SnapshotFact {
     tags: Vec<String>,
     parent: Option<String>,
     program: String,
+    /// The engine's facts of a volume; secrets among its options are masked.
+    volume: Option<VolumeFacts>,
 }
 
 impl From<&Committed> for SnapshotFact {
@@ -80,8 +83,14 @@ impl From<&Committed> for SnapshotFact {
             tags: record.tags.clone(),
             parent: record.parent.map(|id| id.to_string()),
             program: record.program.clone(),
+            volume: record.volume.clone().map(masked),
         }
     }
+}
+
+fn masked(facts: VolumeFacts) -> VolumeFacts {
+    let options = access::mask_options(facts.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    VolumeFacts { options, ..facts }
 }
 
 pub(super) fn run(args: &SnapshotsArgs, context: &mut Context) -> Result<Outcome> {
