@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::docker::Engine;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::index::{self, IndexTag, MEMORY_BYTES_DEFAULT};
-use crate::model::{RepositoryId, SnapshotId};
+use crate::model::{RepositoryId, SnapshotId, hash};
 use crate::repo::{CreateOptions, Locked, Repository};
 use crate::seal::Suite;
 use crate::seal::slot::Secret;
@@ -80,14 +80,19 @@ pub(super) fn location(globals: &Globals) -> Result<PathBuf> {
     }
 }
 
-/// Where this host keeps the caches of `repository`.
+/// Where this host keeps the caches of `repository`. A copy of a repository has the same id and other contents, so the
+/// place is part of the name: what the index knows of one says nothing of the other.
 pub(super) fn state_dir(globals: &Globals, repository: RepositoryId) -> Result<PathBuf> {
     let given = globals.state_dir.clone().or_else(|| variable("ICECORE_STATE_DIR").map(PathBuf::from));
     let base = match given {
         Some(dir) => dir,
         None => default_folder("/var/lib/icecore-state", "XDG_STATE_HOME", ".local/state")?,
     };
-    Ok(base.join(repository.to_string()))
+    let place = location(globals)?;
+    let place = std::fs::canonicalize(&place).unwrap_or(place);
+    let digest = hash::hash(&[place.as_os_str().as_bytes()]);
+    let digest = RepositoryId::from_slice(&digest[..RepositoryId::LEN]).map_or_else(String::new, |id| id.short());
+    Ok(base.join(format!("{repository}-{digest}")))
 }
 
 /// The secret of a repository to be made; asked for twice on a terminal.
