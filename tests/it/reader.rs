@@ -1,7 +1,7 @@
 //! The format is what `docs/format.md` says: a reader written from that document alone (`tests/reader`, Python) lists,
 //! extracts and checks repositories that the real program made, and the document's test vectors hold.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
