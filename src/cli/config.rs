@@ -548,7 +548,8 @@ keep_tags = [
         let plain = |line: &str| format!("{:?}", command_line(line).command);
         let rules = |last: u32| {
             format!(
-                "--keep-last {last} --keep-within 2d --keep-minutely 4 --keep-hourly 5 --keep-daily 6 --keep-weekly 7 --keep-monthly 8 --keep-yearly 1000"
+                "--keep-last {last} --keep-within 2d --keep-minutely 4 --keep-hourly 5 --keep-daily 6 --keep-weekly 7 \
+                 --keep-monthly 8 --keep-yearly 1000"
             )
         };
         assert_eq!(of("snapshot a"), plain("snapshot a --tag nightly --tag host-a --compression 10 --one-file-system"));
