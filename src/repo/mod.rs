@@ -143,6 +143,7 @@ impl Locked {
 impl Repository {
     /// Makes a repository: the first key slot, then `config`, whose presence makes it one.
     pub fn create(storage: &dyn Storage, options: &CreateOptions, clock: &dyn Clock) -> Result<RepositoryId> {
+        let _alone = storage.hold(&"lock/init".parse()?)?;
         if storage.size(&config_key()?)?.is_some() {
             return Err(already(storage));
         }
@@ -266,6 +267,8 @@ impl Repository {
 
     /// Removes a slot by id or unique prefix; never the last one, nor the one that this process came in with.
     pub fn remove_slot(&self, id: &str) -> Result<SlotInfo> {
+        // Two removals at once could each take the other's last slot for the one that stays.
+        let _alone = self.storage.hold(&"lock/keys".parse()?)?;
         let mut slots = self.slots()?;
         let usable = slots.len();
         slots.retain(|slot| !id.is_empty() && slot.id.starts_with(id));
@@ -368,7 +371,9 @@ fn open_slots(storage: &dyn Storage, config: &Config, secret: &Secret) -> Result
         }) {
             Ok(secrets) => return Ok((Keys::new(secrets, config.suite()?), Some(id))),
             Err(error) if error.kind() == ErrorKind::WrongKey => {}
-            Err(error) if error.kind() == ErrorKind::Damaged => damaged = Some(error.on(format!("keys/{id}"))),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                damaged = Some(error.on(format!("keys/{id}")))
+            }
             Err(error) => return Err(error),
         }
     }

@@ -89,6 +89,9 @@ impl Repository {
     pub fn refresh(&self) -> Result<Arc<View>> {
         let mut view = View::default();
         self.read_cycles(&mut view)?;
+        // Before the journals: prune removes a forgotten entry first and its marker last, so that whoever reads in this order
+        // never takes a snapshot that goes for one that stays.
+        let forgets = self.read_forgets(&mut view)?;
         let mut unindexed = false;
         let mut entries = HashSet::new();
         for listed in self.storage.list("log")? {
@@ -127,7 +130,8 @@ impl Repository {
             }
         }
         self.note_vanished(&mut view, &entries)?;
-        self.read_forgets(&mut view)?;
+        view.forgotten = view.snapshots.intersection(&forgets).copied().collect();
+        view.snapshots.retain(|entry| !forgets.contains(entry));
         if unindexed {
             self.index_unknown_packs(&mut view)?;
         }
@@ -156,6 +160,22 @@ impl Repository {
         Ok(())
     }
 
+    /// Takes packs out of the index that the repository has lost. First the stat cache goes, for all sources and for good:
+    /// it vouches for files whose chunks may be among what was lost, and once the packs are out of the index nothing else
+    /// tells that it does.
+    pub fn forget_lost_packs(&self, lost: &[PackId]) -> Result<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        self.index.for_each_note(Table::Stat, b"", &mut |key, _| {
+            records.push((key.to_vec(), None));
+            Ok(())
+        })?;
+        self.index.set_notes(Table::Stat, &records)?;
+        self.index.remove_packs(lost)
+    }
+
     /// Adds packs to the index that it should know and does not, as when one was brought back from a copy.
     pub(super) fn look_for_packs(&self) -> Result<()> {
         let mut view = View { dead: self.view().dead.clone(), ..View::default() };
@@ -178,7 +198,7 @@ impl Repository {
         unnamed.retain(|id| !view.dead.contains(id));
         // What was pruned, never got its final name or is damaged: nobody may rely on it.
         let gone = self.name_packs(session, &unnamed)?;
-        self.index.remove_packs(&gone)?;
+        self.forget_lost_packs(&gone)?;
         self.note_named(&gone)?;
         let adopted: Vec<_> = died.iter().map(|id| ([ADOPTED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
         self.index.set_notes(Table::Meta, &adopted)
@@ -295,6 +315,7 @@ impl Repository {
         let key = journal::entry_key(session, sequence)?;
         let body = minicbor::to_vec(&Entry::Fence { by }).map_err(|e| Error::damaged("cannot encode a fence").because(e.to_string()))?;
         object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Journal, &key, &body)
+            .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { error.with_kind(ErrorKind::Busy) } else { error })
     }
 
     /// What a journal entry publishes; none for entries that publish nothing.
@@ -417,21 +438,20 @@ impl Repository {
     }
 
     /// A marker that does not open forgets nothing: nobody without the key may make snapshots disappear.
-    fn read_forgets(&self, view: &mut View) -> Result<()> {
+    fn read_forgets(&self, view: &mut View) -> Result<BTreeSet<(SessionId, u32)>> {
+        let mut forgets = BTreeSet::new();
         for listed in self.storage.list("forget")? {
             let named = listed.key.as_str().strip_prefix("forget/").and_then(|name| name.split_once('-'));
             let Some((Ok(session), Ok(sequence))) = named.map(|(session, sequence)| (session.parse(), sequence.parse())) else { continue };
             match object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &listed.key) {
                 Ok(_) => {
-                    if view.snapshots.remove(&(session, sequence)) {
-                        view.forgotten.insert((session, sequence));
-                    }
+                    forgets.insert((session, sequence));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => view.problems.push(problem(&listed.key, &error)?),
             }
         }
-        Ok(())
+        Ok(forgets)
     }
 }
 
