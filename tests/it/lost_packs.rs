@@ -45,7 +45,9 @@ fn every_source_is_stored_again_after_a_pack_was_lost() {
     Repository::create(&storage, &CreateOptions::default(), &SystemClock::default()).unwrap();
     let locked = Locked::read(Arc::new(storage.clone())).unwrap();
     let repo = locked.unlock(None, Box::new(MemoryIndex::default()), Arc::new(SystemClock::default()), "here").unwrap();
-    folders.each_ref().map(|folder| take(&repo, folder));
+    for folder in &folders {
+        take(&repo, folder);
+    }
     let second = folders.each_ref().map(|folder| take(&repo, folder).snapshot.record.stats.read_files);
     assert_eq!(second, [0, 0], "the stat cache is used");
 
