@@ -1,3 +1,5 @@
 //! All integration tests, in one binary.
 
+mod crash;
+mod harness;
 mod layers;
