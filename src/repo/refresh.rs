@@ -59,7 +59,7 @@ pub struct View {
     pub forgotten: BTreeSet<(SessionId, u32)>,
     /// Every snapshot that prune has dropped for good.
     pub dropped: BTreeSet<(SessionId, u32)>,
-    /// Of those, entries that are still there: the prune was interrupted.
+    /// Of those, entries or forget markers that are still there: the prune was interrupted.
     pub dropped_left: BTreeSet<(SessionId, u32)>,
     /// Every session.
     pub sessions: BTreeMap<SessionId, SessionState>,
@@ -420,6 +420,10 @@ impl Repository {
         for listed in self.storage.list("forget")? {
             let named = listed.key.as_str().strip_prefix("forget/").and_then(|name| name.split_once('-'));
             let Some((Ok(session), Ok(sequence))) = named.map(|(session, sequence)| (session.parse(), sequence.parse())) else { continue };
+            if view.dropped.contains(&(session, sequence)) {
+                view.dropped_left.insert((session, sequence));
+                continue;
+            }
             match object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &listed.key) {
                 Ok(_) => {
                     if view.snapshots.remove(&(session, sequence)) {
