@@ -175,7 +175,7 @@ fn finish_last_cycle(repo: &Repository, dry_run: bool) -> Result<()> {
     let decided = repo.refresh()?;
     let there = repo.storage().list("packs")?;
     let left: Vec<PackId> =
-        there.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).filter(|id| decided.dead.contains(id)).collect();
+        there.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).filter(|id| decided.removed.contains(id)).collect();
     delete(repo, &left)?;
     drop_snapshots(repo, &decided.dropped_left.iter().copied().collect::<Vec<_>>())
 }
@@ -283,7 +283,7 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
     let mut packs = BTreeMap::new();
     for listed in repo.storage().list("packs")? {
         let Some(id) = repo::parse_pack_key(&listed.key) else { continue };
-        if view.dead.contains(&id) {
+        if view.removed.contains(&id) {
             continue;
         }
         // A pack whose footer can't be read is in no index. Nobody refers to it (all that is live is looked for below), and

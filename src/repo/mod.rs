@@ -154,9 +154,11 @@ impl Repository {
                     .hint("restore the file `config` from a copy, or choose another place"));
             }
         }
-        // Slots of an `init` that did not get to its config open nothing.
-        for stale in storage.list("keys")? {
-            storage.delete(&stale.key)?;
+        // Slots of an `init` that did not get to its config open nothing; its probe means nothing.
+        for prefix in ["keys", "probe"] {
+            for stale in storage.list(prefix)? {
+                storage.delete(&stale.key)?;
+            }
         }
         let put_if_absent = probe_put_if_absent(storage)?;
         let repository = RepositoryId(seal::random_array()?);
