@@ -8,9 +8,10 @@ use super::render::{Side, Table};
 use super::time::At;
 use super::{Context, open, render, select, time};
 use crate::error::Result;
-use crate::model::manifest::Fault;
+use crate::model::manifest::{Fault, VolumeFacts};
 use crate::progress::Warning;
 use crate::repo::Committed;
+use crate::volume::access;
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotsArgs {
@@ -51,6 +52,8 @@ pub(super) struct SnapshotFact {
     tags: Vec<String>,
     parent: Option<String>,
     program: String,
+    /// What the engine knew of the volume; null for a directory. Secrets of its options are masked.
+    volume: Option<VolumeFacts>,
 }
 
 impl From<&Committed> for SnapshotFact {
@@ -80,8 +83,15 @@ impl From<&Committed> for SnapshotFact {
             tags: record.tags.clone(),
             parent: record.parent.map(|id| id.to_string()),
             program: record.program.clone(),
+            volume: record.volume.clone().map(masked),
         }
     }
+}
+
+/// An encrypted repository keeps the secrets of options; a terminal or log is no place for them.
+fn masked(facts: VolumeFacts) -> VolumeFacts {
+    let options = access::mask_options(facts.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    VolumeFacts { options, ..facts }
 }
 
 pub(super) fn run(args: &SnapshotsArgs, context: &mut Context) -> Result<Outcome> {
@@ -171,6 +181,16 @@ mod tests {
         assert_eq!(ids(At::Moment(Timestamp::new(199, 0))), ["a1", "b1"]);
         assert_eq!(ids(At::Latest), ["a2", "b1", "c1"]);
         assert!(ids(At::Moment(Timestamp::new(1, 0))).is_empty());
+    }
+
+    #[test]
+    fn json_has_the_facts_of_a_volume_without_its_secrets() {
+        let mut snapshot = committed("abcdef012345", SourceKind::Volume, "pg", "h", 1, 0);
+        let options = vec![("o".to_owned(), "username=u,password=hunter2".to_owned())];
+        snapshot.record.volume = Some(VolumeFacts { driver: "local".into(), options, ..VolumeFacts::default() });
+        let fact = serde_json::to_value(SnapshotFact::from(&snapshot)).unwrap_or_default();
+        assert_eq!(fact["volume"]["driver"], "local");
+        assert_eq!(fact["volume"]["options"][0][1], "username=u,password=***");
     }
 
     #[test]
