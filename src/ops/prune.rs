@@ -379,7 +379,7 @@ fn check_share(report: &PruneReport, options: &PruneOptions) -> Result<()> {
                 ErrorKind::Usage,
                 format!("prune would free {percent} % of the repository, more than the {max} % that were allowed"),
             )
-            .hint("look at `icecore snapshots`; allow more with --max-free"))
+            .hint("look at `icecore snapshots`; allow more with --free-max"))
         }
         _ => Ok(()),
     }
