@@ -111,7 +111,8 @@ fn known_secret(globals: &Globals, asking: Asking) -> Result<Secret> {
     }
 }
 
-fn flags(globals: &Globals) -> Flags {
+/// What the command line said about the secret.
+pub(super) fn flags(globals: &Globals) -> Flags {
     Flags {
         password_file: globals.password_file.clone(),
         password_command: globals.password_command.clone(),
@@ -183,8 +184,7 @@ fn parse_location(text: &OsStr) -> Result<PathBuf> {
                 .hint("write file:///PATH or PATH"))
         };
     }
-    let scheme: Vec<u8> = bytes.iter().copied().take_while(|b| b.is_ascii_alphanumeric() || b"+.-".contains(b)).collect();
-    if scheme.first().is_some_and(u8::is_ascii_alphabetic) && bytes[scheme.len()..].starts_with(b"://") {
+    if is_url(bytes) {
         return Err(Error::new(ErrorKind::Unsupported, "repositories on object stores and servers come with a later version")
             .on(render::name(&text.to_string_lossy()))
             .hint("name a folder of this host"));
@@ -195,8 +195,14 @@ fn parse_location(text: &OsStr) -> Result<PathBuf> {
     Ok(text.into())
 }
 
+/// Whether `text` begins with a scheme and is not a path, whoever knows the scheme.
+pub(super) fn is_url(text: &[u8]) -> bool {
+    let scheme = text.iter().take_while(|b| b.is_ascii_alphanumeric() || b"+.-".contains(b)).count();
+    text.first().is_some_and(u8::is_ascii_alphabetic) && text[scheme..].starts_with(b"://")
+}
+
 /// `for_root` for root; for others `icecore` below what the variable names, or below `in_home` in their home.
-fn default_folder(for_root: &str, variable_name: &str, in_home: &str) -> Result<PathBuf> {
+pub(super) fn default_folder(for_root: &str, variable_name: &str, in_home: &str) -> Result<PathBuf> {
     default_folder_of(rustix::process::geteuid().is_root(), variable(variable_name), variable("HOME"), for_root, in_home)
 }
 

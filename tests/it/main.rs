@@ -3,3 +3,4 @@
 
 mod fuzz_seeds;
 mod layers;
+mod reader;
