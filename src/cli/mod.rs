@@ -41,6 +41,8 @@ mod signals;
 mod snapshot;
 mod snapshots;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod verify;
 mod volumes;

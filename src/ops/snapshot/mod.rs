@@ -16,6 +16,12 @@ use crate::source::Source;
 use cache::StatCache;
 use capture::Captured;
 
+/// Whether `note` can be read as a record of the stat cache; for fuzz targets.
+#[cfg(feature = "testing")]
+pub fn is_stat_record(note: &[u8]) -> bool {
+    cache::decode(note).is_ok()
+}
+
 /// How to take a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
