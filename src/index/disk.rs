@@ -217,6 +217,20 @@ impl ChunkIndex for RocksIndex {
         }
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let Some(first) = self.get(id)? else { return Ok(Vec::new()) };
+        let mut found = vec![first];
+        found.extend(self.primary(id)?);
+        let end = [&id.as_bytes()[..], &[0xff; 5]].concat();
+        let mut further = self.store.scan(Space::Copies, id.as_bytes(), Some(end), false)?;
+        while let Some((key, value)) = further.step()? {
+            found.push(self.copy(key, value)?);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        found.retain(|copy| self.is_live(copy.pack) && seen.insert(copy.pack));
+        Ok(found)
+    }
+
     fn pack(&self, number: PackNumber) -> Result<PackInfo> {
         let record = if self.is_live(number) { self.pack_record(number)? } else { None };
         record.map(|record| record.info).ok_or_else(|| {

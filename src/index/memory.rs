@@ -55,6 +55,12 @@ impl ChunkIndex for MemoryIndex {
         Ok(first.map(|((_, number), blob)| Location { pack: PackNumber(*number), blob: *blob }))
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let state = self.read();
+        let copies = state.copies.range((*id, 0)..=(*id, u32::MAX));
+        Ok(copies.map(|((_, number), blob)| Location { pack: PackNumber(*number), blob: *blob }).collect())
+    }
+
     fn pack(&self, number: PackNumber) -> Result<PackInfo> {
         let state = self.read();
         let held = state.packs.get(&number.0);

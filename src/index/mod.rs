@@ -104,6 +104,8 @@ pub struct IndexCounts {
 pub trait ChunkIndex: Send + Sync {
     /// The copy of a chunk to use, if there is one.
     fn get(&self, id: &ChunkId) -> Result<Option<Location>>;
+    /// Every copy of a chunk in packs that were not removed, the one of `get` first.
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>>;
     /// What is known of a pack that a [`Location`] named.
     fn pack(&self, number: PackNumber) -> Result<PackInfo>;
     /// The number of a pack, if the index has it.

@@ -52,6 +52,12 @@ impl ChunkIndex for Overlay {
         }
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let mut copies = self.base.copies(id)?;
+        copies.extend(self.top.copies(id)?.into_iter().map(raised));
+        Ok(copies)
+    }
+
     fn pack(&self, number: PackNumber) -> Result<PackInfo> {
         match lowered(number) {
             Some(number) => self.top.pack(number),

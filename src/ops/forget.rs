@@ -99,7 +99,7 @@ fn plan_one(mut history: Vec<&Committed>, policy: &Policy, zone: &TimeZone) -> V
     {
         complete.reasons.push("newest complete of its source".to_owned());
     }
-    let newest_time = history.iter().map(|snapshot| snapshot.record.time).max().unwrap_or_default();
+    let newest_time = history.first().map(|snapshot| snapshot.record.time).unwrap_or_default();
     for verdict in &mut verdicts {
         let record = &verdict.snapshot.record;
         if let Some(tag) = record.tags.iter().find(|tag| policy.tags.contains(tag)) {

@@ -73,6 +73,7 @@ pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> 
     let packs = survey(repo, &view, &live)?;
     let plan = plan(&packs, options.repack_below_percent, repo.config().data_pack_bytes);
 
+    let plan = keep_only_good_copies(repo, &packs, plan, &live)?;
     let mut report = plan.report(&packs);
     report.snapshots_dropped = view.forgotten.len() as u64;
     check_share(&report, options)?;
@@ -210,9 +211,10 @@ struct Live {
 
 fn mark(repo: &Repository, snapshots: &[Committed], progress: &Progress) -> Result<Live> {
     let reader = ChunkReader::new(repo);
-    let live = std::cell::RefCell::new(HashSet::new());
+    let live = Marked::default();
+    let mut walked = HashSet::new();
     for snapshot in snapshots {
-        mark_snapshot(&reader, snapshot, &live, progress)
+        mark_snapshot(&reader, snapshot, &live, &mut walked, progress)
             .map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()).on(snapshot.id) } else { error })?;
     }
     Ok(Live { chunks: live.into_inner() })
@@ -220,14 +222,20 @@ fn mark(repo: &Repository, snapshots: &[Committed], progress: &Progress) -> Resu
 
 type Marked = std::cell::RefCell<HashSet<ChunkId>>;
 
-fn mark_snapshot(reader: &ChunkReader<'_>, snapshot: &Committed, live: &Marked, progress: &Progress) -> Result<()> {
+fn mark_snapshot(
+    reader: &ChunkReader<'_>,
+    snapshot: &Committed,
+    live: &Marked,
+    walked: &mut HashSet<(ChunkId, u8)>,
+    progress: &Progress,
+) -> Result<()> {
     mark_xattrs(reader, &snapshot.record.root.meta.xattrs, live)?;
     let NodeKind::Directory(root) = snapshot.record.root.kind else { return Ok(()) };
     let mut directories = vec![root];
     while let Some(directory) = directories.pop() {
         progress.check()?;
-        // A directory whose root was marked before was walked before, with all that is below it.
-        if directory.len == 0 || live.borrow().contains(&directory.id) {
+        // An error anywhere ends the whole mark, so what was begun before is as good as done.
+        if directory.len == 0 || !walked.insert((directory.id, directory.depth)) {
             continue;
         }
         let mut list = |id| {
@@ -353,6 +361,38 @@ fn plan(packs: &BTreeMap<PackId, Surveyed>, repack_below_percent: u8, pack_bytes
     plan
 }
 
+/// A pack that is to go may hold a second copy of a chunk that is used in another pack. Before the second copy goes, the
+/// one that stays is opened; where it is not good, the pack with the other copy stays.
+fn keep_only_good_copies(repo: &Repository, packs: &BTreeMap<PackId, Surveyed>, plan: Plan, live: &Live) -> Result<Plan> {
+    let mut leaving: HashSet<PackId> = plan.remove.iter().copied().collect();
+    let reader = ChunkReader::new(repo);
+    let mut names = HashMap::new();
+    for (id, pack) in packs.iter().filter(|(id, _)| plan.remove.contains(id)) {
+        names.insert(repo.index().pack_number(&pack.info.id)?, *id);
+    }
+    let mut doubles = Vec::new();
+    repo.index().for_each(&mut |location| {
+        if names.contains_key(&Some(location.pack)) && live.chunks.contains(&location.blob.id) {
+            doubles.push(*location);
+        }
+        Ok(())
+    })?;
+    for double in doubles {
+        let Some(used) = repo.index().get(&double.blob.id)? else { continue };
+        if used.pack == double.pack || reader.is_good(ChunkKind::from_number(used.blob.kind)?, &used) {
+            continue;
+        }
+        if let Some(id) = names.get(&Some(double.pack)) {
+            tracing::warn!(pack = %id, "kept: it holds a good copy of a chunk whose other copy is damaged");
+            leaving.remove(id);
+        }
+    }
+    Ok(Plan {
+        remove: plan.remove.into_iter().filter(|id| leaving.contains(id)).collect(),
+        rewrite: plan.rewrite.into_iter().filter(|id| leaving.contains(id)).collect(),
+    })
+}
+
 impl Plan {
     fn report(&self, packs: &BTreeMap<PackId, Surveyed>) -> PruneReport {
         let bytes = |ids: &mut dyn Iterator<Item = &PackId>| ids.filter_map(|id| packs.get(id)).map(|pack| pack.info.len).sum::<u64>();
@@ -466,7 +506,7 @@ fn name_again(repo: &Repository, session: &mut Session, set: &CycleSet, packs: &
     let removed: HashSet<&PackId> = set.packs.iter().collect();
     let mut again = BTreeSet::new();
     for (snapshot, sequence) in &set.dropped {
-        let published = repo.published(snapshot, *sequence)?.unwrap_or_default();
+        let published = repo.published(snapshot, *sequence)?.unwrap_or_default().0;
         again.extend(published.packs.into_iter().filter(|id| packs.contains_key(id) && !removed.contains(id)));
     }
     match repo.name_packs(session, &again.into_iter().collect::<Vec<_>>())?.first() {
@@ -490,10 +530,15 @@ fn sweep_journals(repo: &Repository, view: &View, own: SessionId) -> Result<()> 
         let mut wanted = *session == own || view.sessions.get(session).is_none_or(|state| !state.resolved || state.fenced);
         let mut deltas = Vec::new();
         for sequence in sequences {
-            let is_snapshot = view.snapshots.contains(&(*session, *sequence));
-            if let Some(published) = repo.published(session, *sequence)? {
-                wanted |= is_snapshot || published.packs.iter().any(|id| there.contains(id));
-                deltas.extend(published.deltas);
+            match repo.published(session, *sequence) {
+                Ok(Some((published, holds_snapshot))) => {
+                    // A snapshot stays, also one that the view does not know: only the final set drops snapshots.
+                    wanted |= holds_snapshot || published.packs.iter().any(|id| there.contains(id));
+                    deltas.extend(published.deltas);
+                }
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => wanted = true,
+                Err(error) => return Err(error),
             }
         }
         if wanted {

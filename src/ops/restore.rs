@@ -194,6 +194,16 @@ struct Pending {
     outstanding: AtomicUsize,
 }
 
+/// A chain of directories is taken apart one by one: one inside the other, a deep one would use up the stack.
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some(pending) = above {
+            above = Arc::try_unwrap(pending).ok().and_then(|mut last| last.parent.take());
+        }
+    }
+}
+
 struct Job {
     directory: Arc<Pending>,
     node: Node,

@@ -126,17 +126,19 @@ fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> Result<()> {
     let mut next = HashMap::new();
     for listed in repo.storage().list("log")? {
         let Some((session, sequence)) = repo::parse_key(&listed.key) else { continue };
-        // Gaps are what prune dropped, or damage.
-        for missing in next.insert(session, sequence + 1).unwrap_or(0)..sequence {
-            if !view.dropped.contains(&(session, missing)) {
-                let key = repo::entry_key(&session, missing)?;
-                add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
-            }
-        }
         let read = repo.storage().get(&listed.key, repo::OBJECT_BYTES_MAX).and_then(|mut object| {
             report.bytes += object.len() as u64;
             repo::decode_entry(repo.keys(), &repo.id(), &listed.key, &mut object)
         });
+        // Gaps are what prune dropped, what it was removing when it was interrupted (the next one fenced that), or damage.
+        let expected = next.insert(session, sequence + 1).unwrap_or(0);
+        let dropped = view.dropped.range((session, expected)..(session, sequence)).count();
+        let gap = (sequence.saturating_sub(expected) as usize).saturating_sub(dropped);
+        let fenced = matches!(read, Ok((_, Entry::Fence { .. })));
+        if let Some(missing) = (expected..sequence).find(|missing| gap > 0 && !fenced && !view.dropped.contains(&(session, *missing))) {
+            let key = repo::entry_key(&session, missing)?;
+            add(report, Damage { object: key.to_string(), problem: format!("{gap} journal entries from here on are missing") });
+        }
         match read {
             Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. })) => {
                 for name in &published.deltas {

@@ -115,6 +115,12 @@ impl Locked {
 
     /// Opens the keys and takes in what the journals tell. `host` names this machine in sessions.
     pub fn unlock(self, secret: Option<&Secret>, index: Box<dyn ChunkIndex>, clock: Arc<dyn Clock>, host: &str) -> Result<Repository> {
+        if secret.is_some() && !self.is_encrypted()? {
+            // Whoever can write to the storage could swap the config, to be given in the clear what was sealed before.
+            return Err(Error::new(ErrorKind::WrongKey, "a passphrase or key file was given, but the repository is not encrypted")
+                .on(self.storage.describe())
+                .hint("if it never was, leave the passphrase out; if it was, its config was replaced: restore `config` from a copy"));
+        }
         let (keys, slot) = if self.is_encrypted()? {
             let secret = secret
                 .ok_or_else(|| Error::new(ErrorKind::WrongKey, "the repository is encrypted and no passphrase or key file was given"))?;

@@ -36,7 +36,12 @@ pub enum ObjectType {
 
 /// Seals `body` for the object `key`. Returns the object and its salt.
 pub(super) fn seal(keys: &Keys, repository: &RepositoryId, kind: ObjectType, key: &Key, body: &[u8], salt: [u8; 32]) -> Result<Vec<u8>> {
-    let mut object = Vec::with_capacity(ENVELOPE_BYTES + body.len() + seal::TAG_BYTES);
+    let len = ENVELOPE_BYTES + body.len() + seal::TAG_BYTES;
+    if len as u64 > OBJECT_BYTES_MAX {
+        // Nobody could read it back.
+        return Err(Error::new(ErrorKind::Storage, format!("an object of {len} bytes is longer than objects can be")).on(key));
+    }
+    let mut object = Vec::with_capacity(len);
     object.extend_from_slice(MAGIC);
     object.extend_from_slice(&[VERSION, kind as u8, keys.suite().number(), 0]);
     object.extend_from_slice(repository.as_bytes());

@@ -136,18 +136,29 @@ impl<'r> ChunkReader<'r> {
     /// A chunk's bytes, checked. `Damaged` names the chunk when it is missing or wrong.
     pub fn read(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
         let location = self.locate(id)?;
-        match self.read_at(kind, &location) {
-            // Prune may have moved it since the journals were read.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.repo.refresh()?;
-                let moved = self.locate(id)?;
-                if moved == location {
-                    return Err(missing_pack(id, &self.repo.index.pack(location.pack)?.id));
-                }
-                self.read_at(kind, &moved)
-            }
-            read => read,
+        let error = match self.read_at(kind, &location) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged | ErrorKind::Storage | ErrorKind::Cache) => error,
+            read => return read,
+        };
+        // Another copy may be good; or prune has moved the chunk since the journals were read.
+        if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::Cache {
+            self.repo.refresh()?;
         }
+        for copy in self.repo.index.copies(id)?.into_iter().filter(|copy| *copy != location) {
+            if let Ok(raw) = self.read_at(kind, &copy) {
+                tracing::warn!(chunk = %id, "one copy can't be read ({error}); another one served");
+                return Ok(raw);
+            }
+        }
+        match error.kind() {
+            ErrorKind::NotFound => Err(Error::damaged("the pack that holds a chunk is missing").on(id).because(error)),
+            _ => Err(error),
+        }
+    }
+
+    /// Whether one certain copy of a chunk can be read and is right.
+    pub fn is_good(&self, kind: ChunkKind, copy: &Location) -> bool {
+        self.read_at(kind, copy).is_ok()
     }
 
     fn read_at(&self, kind: ChunkKind, location: &Location) -> Result<Vec<u8>> {
@@ -186,8 +197,4 @@ impl<'r> ChunkReader<'r> {
         opened.insert(number, pack.clone());
         Ok(pack)
     }
-}
-
-fn missing_pack(id: &ChunkId, pack: &PackId) -> Error {
-    Error::damaged(format!("the pack {pack}, which holds a chunk, is missing")).on(id)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use minicbor::{Decode, Encode};
 
-use super::delta::{self, DeltaPack, Published};
+use super::delta::{self, DELTA_BYTES_TARGET, DeltaPack, Published};
 use super::journal::{self, Entry, Session};
 use super::object::{self, ObjectType};
 use super::{Repository, read};
@@ -57,6 +57,9 @@ pub struct View {
     pub snapshots: BTreeSet<(SessionId, u32)>,
     /// Every SNAPSHOT entry with a forget marker that is still there.
     pub forgotten: BTreeSet<(SessionId, u32)>,
+    /// Journal entries that something at the key of a forget marker names, whether or not it opens. Such a snapshot is
+    /// listed, but nothing new may rely on it (rule W3).
+    pub doubtful: BTreeSet<(SessionId, u32)>,
     /// Every snapshot that prune has dropped for good.
     pub dropped: BTreeSet<(SessionId, u32)>,
     /// Of those, entries or forget markers that are still there: the prune was interrupted.
@@ -84,8 +87,6 @@ const SEEN_FENCE: u8 = 4;
 /// Notes of packs that no journal names, and of dead sessions whose packs were looked for (table `Meta`).
 const UNNAMED: &[u8] = b"unnamed ";
 const ADOPTED: &[u8] = b"adopted ";
-/// A full pack has some 500 blobs, 24 KB of index: a delta object of adopted packs stays at a few MB.
-const ADOPTED_PACKS_PER_DELTA: usize = 128;
 
 impl Repository {
     /// Brings index and view up to date with the journals.
@@ -130,6 +131,12 @@ impl Repository {
                         view.snapshots.insert((session, sequence));
                     }
                 }
+            }
+        }
+        // A key that a dropped entry had is never used again: whatever stands there counts as what is left of that entry.
+        for (session, sequence) in &view.dropped {
+            if let Some(state) = view.sessions.get_mut(session) {
+                state.next = state.next.max(sequence + 1);
             }
         }
         self.note_vanished(&mut view, &entries)?;
@@ -211,9 +218,14 @@ impl Repository {
     pub fn name_packs(&self, session: &mut Session, packs: &[PackId]) -> Result<Vec<PackId>> {
         let (mut delta, mut unreadable) = (Vec::new(), Vec::new());
         for id in packs {
-            let len = self.storage.size(&read::pack_key(id)?)?;
+            let key = read::pack_key(id)?;
+            let len = self.storage.size(&key)?;
             match len.map(|len| read::read_footer(self, id, len)) {
-                Some(Ok((info, footer))) => delta.push(DeltaPack::new(&info, &footer.entries)),
+                Some(Ok((info, footer))) => {
+                    // Its writer may have died between giving it its name and making that durable.
+                    self.storage.settle(&key)?;
+                    delta.push(DeltaPack::new(&info, &footer.entries));
+                }
                 Some(Err(error)) if error.kind() != ErrorKind::Damaged && error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => unreadable.push(*id),
             }
@@ -241,8 +253,16 @@ impl Repository {
     /// Stores a delta as objects of `session` and says how a journal entry names it.
     fn publish_delta(&self, session: &Session, packs: &[DeltaPack]) -> Result<Published> {
         let mut published = Published { packs: packs.iter().map(|pack| pack.id).collect(), ..Published::default() };
-        for (group, number) in packs.chunks(ADOPTED_PACKS_PER_DELTA).zip(0..) {
-            let key: Key = format!("idx/{}-{}-{number}", session.id(), session.next_sequence()).parse()?;
+        let mut rest = packs;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fit = rest.iter().take_while(|pack| {
+                bytes += pack.index.len();
+                bytes <= DELTA_BYTES_TARGET
+            });
+            let (group, later) = rest.split_at(fit.count().max(1));
+            rest = later;
+            let key: Key = format!("idx/{}-{}-{}", session.id(), session.next_sequence(), published.deltas.len()).parse()?;
             object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key, &delta::encode(group)?)?;
             published.deltas.push(key.to_string());
         }
@@ -277,6 +297,7 @@ impl Repository {
             sessions: fresh.sessions.clone(),
             dead: fresh.dead.clone(),
             removed: fresh.removed.clone(),
+            doubtful: fresh.doubtful.clone(),
             cycle: fresh.cycle,
             problems,
         };
@@ -302,7 +323,7 @@ impl Repository {
         for (session, sequence) in vanished {
             view.problems.push(Problem {
                 key: journal::entry_key(&session, sequence)?.to_string(),
-                what: "a snapshot that was here is gone, and no prune dropped it".to_owned(),
+                what: "a snapshot that was here is gone, and no prune dropped it (after going back to an older copy of the repository: run `icecore reindex`)".to_owned(),
             });
         }
         Ok(())
@@ -322,12 +343,13 @@ impl Repository {
             .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { error.with_kind(ErrorKind::Busy) } else { error })
     }
 
-    /// What a journal entry publishes; none for entries that publish nothing.
-    pub fn published(&self, session: &SessionId, sequence: u32) -> Result<Option<Published>> {
+    /// What a journal entry publishes, and whether it holds a snapshot; none for entries that publish nothing.
+    pub fn published(&self, session: &SessionId, sequence: u32) -> Result<Option<(Published, bool)>> {
         let key = journal::entry_key(session, sequence)?;
         let mut object = self.storage.get(&key, object::OBJECT_BYTES_MAX)?;
         Ok(match journal::decode(&self.keys, &self.config.repository, &key, &mut object)?.1 {
-            Entry::Checkpoint(published) | Entry::Snapshot { published, .. } => Some(published),
+            Entry::Checkpoint(published) => Some((published, false)),
+            Entry::Snapshot { published, .. } => Some((published, true)),
             _ => None,
         })
     }
@@ -407,7 +429,8 @@ impl Repository {
         let mut cycles: BTreeMap<u64, (Option<Key>, Option<Key>)> = BTreeMap::new();
         for listed in self.storage.list("gc")? {
             let Some((number, kind)) = listed.key.as_str().strip_prefix("gc/").and_then(|rest| rest.split_once('/')) else { continue };
-            let Ok(number) = number.parse::<u64>() else { continue };
+            // As prune names them; a stray number could otherwise be the last there is.
+            let Some(number) = number.parse::<u64>().ok().filter(|_| number.len() == 8) else { continue };
             let cycle = cycles.entry(number).or_default();
             match kind {
                 "condemned" => cycle.0 = Some(listed.key),
@@ -457,7 +480,10 @@ impl Repository {
                     forgets.insert((session, sequence));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => view.problems.push(problem(&listed.key, &error)?),
+                Err(error) => {
+                    view.doubtful.insert((session, sequence));
+                    view.problems.push(problem(&listed.key, &error)?);
+                }
             }
         }
         Ok(forgets)

@@ -144,6 +144,15 @@ impl<'r> ChunkWriter<'r> {
             Some(Session::begin(&*repo.storage, &repo.keys, &repo.config.repository, &*repo.clock, &repo.host, options.purpose)?)
         };
         let view = repo.refresh()?;
+        // What prune decided and can't be read could be the very packs that would be relied on.
+        if let Some(problem) = view.problems.iter().find(|problem| problem.key.starts_with("gc/")) {
+            return Err(Error::damaged(format!(
+                "what a prune decided can't be read ({}), so nothing new may rely on what is stored",
+                problem.what
+            ))
+            .on(&problem.key)
+            .hint("restore the object from a copy of the repository; what is there can still be restored"));
+        }
         if let Some(session) = &mut session {
             repo.adopt(session)?;
         }

@@ -17,6 +17,7 @@ pub enum Operation {
     Size,
     List,
     Delete,
+    Settle,
     Hold,
     Held,
     SweepLeftovers,
@@ -25,7 +26,7 @@ pub enum Operation {
 impl Operation {
     /// Whether it can change the repository.
     pub fn is_write(self) -> bool {
-        matches!(self, Self::PutNew | Self::Delete | Self::Hold | Self::SweepLeftovers)
+        matches!(self, Self::PutNew | Self::Delete | Self::Settle | Self::Hold | Self::SweepLeftovers)
     }
 }
 
@@ -221,6 +222,10 @@ impl<S: Storage> Storage for FaultStorage<S> {
 
     fn delete(&self, key: &Key) -> Result<()> {
         self.pass(Operation::Delete, key, |inner| inner.delete(key))
+    }
+
+    fn settle(&self, key: &Key) -> Result<()> {
+        self.pass(Operation::Settle, key, |inner| inner.settle(key))
     }
 
     fn hold(&self, key: &Key) -> Result<Box<dyn Hold>> {

@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fdatasync, openat, statat, unlinkat};
 use rustix::io::Errno;
 
 use self::folder::{FOLDER, Tree, split, sync_folder};
@@ -174,6 +174,20 @@ impl Storage for LocalStorage {
             FileType::Directory => Ok(None),
             _ => Err(not_an_object(WHAT, key)),
         }
+    }
+
+    fn settle(&self, key: &Key) -> Result<()> {
+        const WHAT: &str = "cannot make an object durable";
+        let (path, name) = place(key)?;
+        let absent = || Error::new(ErrorKind::NotFound, "there is no such object").on(key);
+        if self.size(key)?.is_none() {
+            return Err(absent());
+        }
+        let folder = self.tree.open(path).map_err(|cause| failed(WHAT, key, cause))?;
+        let file = openat(&folder, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| failed(WHAT, key, errno))?;
+        fdatasync(&file).map_err(|errno| failed(WHAT, key, errno))?;
+        self.tree.settle(path, &folder).map_err(|cause| failed(WHAT, key, cause))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<Listed>> {

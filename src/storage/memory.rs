@@ -99,6 +99,13 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn settle(&self, key: &Key) -> Result<()> {
+        match self.size(key)? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(ErrorKind::NotFound, "there is no such object").on(key)),
+        }
+    }
+
     fn hold(&self, key: &Key) -> Result<Box<dyn Hold>> {
         let mut state = self.state();
         if !state.holds.insert(key.clone()) {

@@ -87,6 +87,9 @@ pub trait Storage: Send + Sync {
     /// Removes an object durably enough that it does not come back after a later put was acknowledged. `Ok` when it was
     /// not there.
     fn delete(&self, key: &Key) -> Result<()>;
+    /// Makes an object that is there durable, as if this process had put it: whoever found it in a listing can't know that
+    /// the put of another process, which may have died, got to that. `NotFound` when it is not there.
+    fn settle(&self, key: &Key) -> Result<()>;
     /// Takes the hold `key` for this process. `Busy` when another process (or this one) has it.
     /// While it lasts, and when its process was killed until somebody deletes it, it is listed as an object without bytes.
     fn hold(&self, key: &Key) -> Result<Box<dyn Hold>>;

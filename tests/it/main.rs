@@ -8,3 +8,4 @@ mod layers;
 mod lost_packs;
 mod program;
 mod reader;
+mod regressions;

@@ -51,16 +51,18 @@ pub(super) struct StatCache<'r> {
     anchor: Option<Stream>,
     read_only: bool,
     today: u32,
+    /// A moment before the source was settled: what changed later may go on changing through a mapping without a new time.
+    began: Timestamp,
 }
 
 impl<'r> StatCache<'r> {
     /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of. Without
     /// one nothing is trusted.
-    pub(super) fn new(repo: &'r Repository, identity: &SourceIdentity, history: &[Committed], read_only: bool) -> Self {
+    pub(super) fn new(repo: &'r Repository, identity: &SourceIdentity, history: &[Committed], began: Timestamp, read_only: bool) -> Self {
         let name = format!("{:?}\0{}\0{}", identity.kind, identity.name, identity.host);
         let source = half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()]));
-        let today = u32::try_from(repo.clock().now().seconds / 86_400).unwrap_or(0);
-        let mut cache = Self { repo, source, anchor: None, read_only, today };
+        let today = u32::try_from(began.seconds / 86_400).unwrap_or(0);
+        let mut cache = Self { repo, source, anchor: None, read_only, today, began };
         let mut roots = history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
         cache.anchor = roots.find(|root| cache.record(&TreePath::root(), root).is_some());
         cache
@@ -69,6 +71,11 @@ impl<'r> StatCache<'r> {
     /// The tree that the root's record must be of.
     pub(super) fn anchor(&self) -> Option<Stream> {
         self.anchor
+    }
+
+    /// What records count as the moment of their scan.
+    pub(super) fn began(&self) -> Timestamp {
+        self.began
     }
 
     /// Today, as records note it.

@@ -23,6 +23,9 @@ use crate::source::{EntryKind, SourceDir, Stat, XattrSet};
 
 /// Files that wait for a worker; bounds how far the walk runs ahead.
 const QUEUE_MAX: usize = 1024;
+/// A fault's path and message are cut to this: a record must stay readable whatever names a volume holds.
+const FAULT_PATH_BYTES_MAX: usize = 4096;
+const FAULT_MESSAGE_BYTES_MAX: usize = 1024;
 /// Directories deeper than this are not entered: nothing that is meant is that deep, and a loop of mounts would be.
 const DEPTH_MAX: usize = 16 << 10;
 
@@ -83,6 +86,16 @@ struct Pending {
     outstanding: AtomicUsize,
 }
 
+/// A chain of directories is taken apart one by one: one inside the other, a deep one would use up the stack.
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some((pending, _)) = above {
+            above = Arc::try_unwrap(pending).ok().and_then(|mut last| last.parent.take());
+        }
+    }
+}
+
 /// One entry of a pending directory; `node` is its record once it is done, empty when it is missing.
 struct Slot {
     name: Name,
@@ -104,6 +117,8 @@ struct Capture<'c, 'r> {
     cache: &'c StatCache<'r>,
     progress: &'c Progress,
     device: Option<u64>,
+    /// The device of the root, whose file system was settled. What is remembered of another one is not trusted.
+    settled: u64,
     counts: Counts,
     unreadable: Mutex<(Vec<Fault>, u64)>,
     changed: Mutex<(Vec<Fault>, u64)>,
@@ -129,6 +144,7 @@ pub(super) fn capture(
         cache,
         progress,
         device: one_file_system.then_some(stat.device),
+        settled: stat.device,
         counts: Counts::default(),
         unreadable: Mutex::default(),
         changed: Mutex::default(),
@@ -196,7 +212,7 @@ impl Capture<'_, '_> {
         before: Option<Stream>,
     ) -> Arc<Pending> {
         let depth = parent.as_ref().map_or(0, |(parent, _)| parent.depth + 1);
-        let scanned = self.writer.repository().clock().now();
+        let scanned = self.cache.began();
         Arc::new(Pending {
             parent,
             handle,
@@ -255,7 +271,8 @@ impl Capture<'_, '_> {
                 return Ok(Vec::new());
             }
         };
-        let record = directory.before.and_then(|before| self.cache.record(&directory.path, &before));
+        let before = directory.before.filter(|_| directory.stat.device == self.settled);
+        let record = before.and_then(|before| self.cache.record(&directory.path, &before));
         let mut slots = Vec::with_capacity(entries.len());
         let (mut files, mut specials, mut below) = (Vec::new(), Vec::new(), Vec::new());
         for entry in entries {
@@ -478,7 +495,8 @@ impl Capture<'_, '_> {
     }
 
     fn fault(&self, faults: &Mutex<(Vec<Fault>, u64)>, path: &TreePath, message: &dyn std::fmt::Display) {
-        let fault = Fault { path: path.to_string(), message: message.to_string() };
+        let fault =
+            Fault { path: bounded(path.to_string(), FAULT_PATH_BYTES_MAX), message: bounded(message.to_string(), FAULT_MESSAGE_BYTES_MAX) };
         self.progress.warn(&fault.path, &fault.message);
         let mut faults = lock(faults);
         faults.1 += 1;
@@ -516,6 +534,15 @@ pub(super) fn same_kind(node: &Node, stat: &Stat) -> bool {
 /// An error that costs one entry, not the run.
 fn is_entry_error(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Source | ErrorKind::NotFound)
+}
+
+/// The end of a text that is too long, which for a path is what tells most.
+fn bounded(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text;
+    }
+    let start = (text.len() - bytes_max..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    format!("...{}", &text[start..])
 }
 
 fn file_size(node: &Node) -> u64 {

@@ -7,6 +7,7 @@ mod file;
 use std::collections::HashMap;
 
 use crate::error::{ErrorKind, Result};
+use crate::index::PackInfo;
 use crate::model::manifest::{FAULTS_KEPT_MAX, Fault, SnapshotStats, VolumeFacts};
 use crate::model::{Consistency, PackId, SessionId, Snapshot, SourceIdentity};
 use crate::progress::Progress;
@@ -84,11 +85,14 @@ pub fn snapshot_confirmed(
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
     }
-    let trusted = if intact && !options.force_read { &history[..] } else { &[] };
-    let cache = StatCache::new(repo, &options.identity, trusted, options.dry_run);
+    let mut trusted = if intact && !options.force_read { &history[..] } else { &[] };
+    // What changed after this moment may go on changing, through a mapping that is dirty already, without a new time.
+    let began = repo.clock().now();
     if let Err(error) = source.settle() {
-        tracing::warn!("the source's file system could not be synced first: {error}");
+        tracing::warn!("the source's file system could not be synced first, so every file is read: {error}");
+        trusted = &[];
     }
+    let cache = StatCache::new(repo, &options.identity, trusted, began, options.dry_run);
 
     let time = repo.clock().now();
     let captured = match capture::capture(&writer, root, &cache, options.one_file_system, progress) {
@@ -116,7 +120,9 @@ pub fn snapshot_confirmed(
 
 /// A source's snapshots, oldest first.
 fn history(repo: &Repository, identity: &SourceIdentity) -> Result<Vec<Committed>> {
-    Ok(repo.snapshots()?.into_iter().filter(|snapshot| snapshot.record.source == *identity).collect())
+    let doubtful = &repo.view().doubtful;
+    let usable = |snapshot: &Committed| snapshot.record.source == *identity && !doubtful.contains(&(snapshot.session, snapshot.sequence));
+    Ok(repo.snapshots()?.into_iter().filter(usable).collect())
 }
 
 /// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
@@ -125,7 +131,9 @@ fn forget_missing_packs(repo: &Repository) -> Result<bool> {
     let found: HashMap<PackId, u64> =
         repo.storage().list("packs")?.iter().filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).collect();
     let known = repo.index().packs()?;
-    let lost: Vec<PackId> = known.iter().filter(|pack| found.get(&pack.id) != Some(&pack.len)).map(|pack| pack.id).collect();
+    let dead = &repo.view().dead;
+    let lost = |pack: &&PackInfo| found.get(&pack.id) != Some(&pack.len) && !dead.contains(&pack.id);
+    let lost: Vec<PackId> = known.iter().filter(lost).map(|pack| pack.id).collect();
     if lost.is_empty() {
         return Ok(true);
     }

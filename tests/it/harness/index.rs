@@ -98,6 +98,10 @@ impl ChunkIndex for TestIndex {
         self.pass()?.get(id)
     }
 
+    fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        self.pass()?.copies(id)
+    }
+
     fn pack(&self, number: PackNumber) -> Result<PackInfo> {
         self.pass()?.pack(number)
     }

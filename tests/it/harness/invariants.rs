@@ -193,7 +193,7 @@ fn check_no_leftovers(storage: &dyn Storage, repo: &Repository, what: &str) {
     let mut named = BTreeSet::new();
     for listed in storage.list("log").unwrap() {
         let (session, sequence) = repo::parse_key(&listed.key).unwrap();
-        named.extend(repo.published(&session, sequence).unwrap().into_iter().flat_map(|published| published.deltas));
+        named.extend(repo.published(&session, sequence).unwrap().into_iter().flat_map(|(published, _)| published.deltas));
     }
     for listed in storage.list("idx").unwrap() {
         assert!(named.contains(listed.key.as_str()), "{what}: no journal names {}", listed.key);
