@@ -68,6 +68,8 @@ pub struct View {
     /// Of those, packs that a prune has decided to delete. Only these are gone for readers: what is condemned and not
     /// decided yet may hold chunks of snapshots that were committed while prune looked.
     pub removed: HashSet<PackId>,
+    /// A set of prune can't be read, so `dead` may lack packs: no pack that is there may be relied on by what is written.
+    pub sets_unknown: bool,
     /// The last cycle of prune; 0 before the first.
     pub cycle: u64,
     /// What is not as it should be.
@@ -250,6 +252,7 @@ impl Repository {
             sessions: fresh.sessions.clone(),
             dead: fresh.dead.clone(),
             removed: fresh.removed.clone(),
+            sets_unknown: fresh.sets_unknown,
             cycle: fresh.cycle,
             problems,
         };
@@ -408,8 +411,11 @@ impl Repository {
                     }
                     view.dead.extend(set.packs);
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => view.problems.push(problem(&key, &error)?),
+                // Sets are never deleted, so one that was listed and is gone is as bad as a damaged one.
+                Err(error) => {
+                    view.problems.push(problem(&key, &error)?);
+                    view.sets_unknown = true;
+                }
             }
         }
         Ok(())

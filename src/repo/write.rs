@@ -141,13 +141,19 @@ impl<'r> ChunkWriter<'r> {
         if let Some(session) = &mut session {
             repo.adopt(session)?;
         }
+        let mut dead = view.dead.clone();
+        if view.sets_unknown {
+            // A prune may have decided to delete any of them: everything is stored again rather than referred to.
+            tracing::warn!("a set of prune can't be read; chunks that are there are not relied on and stored again");
+            dead.extend(repo.storage.list("packs")?.iter().filter_map(|listed| super::parse_pack_key(&listed.key)));
+        }
         let unpublished = Unpublished { since: repo.clock.monotonic(), ..Unpublished::default() };
         Ok(Self {
             repo,
             options,
             progress,
             session: session.map(Mutex::new),
-            dead: view.dead.clone(),
+            dead,
             claims: Default::default(),
             open: Mutex::default(),
             publishing: Default::default(),

@@ -60,7 +60,7 @@ pub fn snapshot(repo: &Repository, source: &dyn Source, options: &SnapshotOption
     let writer = ChunkWriter::begin(repo, writer_options, progress)?;
     // Rule W3: only a snapshot that is not forgotten as of after BEGIN may be a parent.
     let parent = newest(repo, &options.identity)?;
-    let intact = forget_missing_packs(repo)?;
+    let intact = forget_missing_packs(repo)? && !repo.view().sets_unknown;
     if let Some(parent) = &parent {
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
