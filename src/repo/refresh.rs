@@ -178,6 +178,8 @@ impl Repository {
         let gone = self.name_packs(session, &unnamed)?;
         self.index.remove_packs(&gone)?;
         self.note_named(&gone)?;
+        // What could not be read just now is looked for again by the next writer.
+        let died = if view.problems.is_empty() { died } else { Vec::new() };
         let adopted: Vec<_> = died.iter().map(|id| ([ADOPTED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
         self.index.set_notes(Table::Meta, &adopted)
     }
