@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod concurrent_memory;
 mod crash;
 mod harness;
 mod layers;
