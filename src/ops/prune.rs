@@ -409,14 +409,16 @@ fn put_set(repo: &Repository, cycle: u64, kind: ObjectType, set: &CycleSet) -> R
     })
 }
 
-/// Looks once more, after the condemned set is durable: no snapshot came up that was not marked.
+/// Looks once more, after the condemned set is durable: no snapshot came up that was not marked and needs
+/// what is condemned.
 fn still_unused(repo: &Repository, view: &View, marked: &[Committed], plan: &Plan, progress: &Progress) -> Result<bool> {
     let now = repo.refresh()?;
+    // What can't be read may be a snapshot that needs what is condemned.
+    if !now.problems.is_empty() {
+        return Ok(false);
+    }
     let known: BTreeSet<_> = marked.iter().map(|snapshot| (snapshot.session, snapshot.sequence)).collect();
     let fresh: Vec<_> = now.snapshots.difference(&known).filter(|key| !view.forgotten.contains(key)).collect();
-    if fresh.is_empty() {
-        return Ok(now.problems.is_empty());
-    }
     let condemned: HashSet<&PackId> = plan.remove.iter().collect();
     let mut snapshots = Vec::new();
     for (session, sequence) in fresh {
