@@ -150,7 +150,11 @@ fn resolve_sessions(repo: &Repository, own: Option<SessionId>, dry_run: bool) ->
             .hint("run `icecore prune` on that host"));
         }
         if !dry_run {
-            repo.fence(id, state.next, own)?;
+            repo.fence(id, state.next, own).map_err(|error| match error.kind() {
+                // It lived when the journals were read and had ended when its hold was looked for.
+                ErrorKind::AlreadyExists => busy("a session ended just now").on(id),
+                _ => error,
+            })?;
         }
     }
     Ok(())
