@@ -102,9 +102,10 @@ pub fn newest(repo: &Repository, identity: &SourceIdentity) -> Result<Option<Com
 /// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
 /// were some: what the parent says of unchanged files can't be relied on then.
 fn forget_missing_packs(repo: &Repository) -> Result<bool> {
+    // The index first: a pack that another writer publishes between the two looks must not seem lost.
+    let known = repo.index().packs()?;
     let found: HashMap<PackId, u64> =
         repo.storage().list("packs")?.iter().filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).collect();
-    let known = repo.index().packs()?;
     let lost: Vec<PackId> = known.iter().filter(|pack| found.get(&pack.id) != Some(&pack.len)).map(|pack| pack.id).collect();
     if lost.is_empty() {
         return Ok(true);
