@@ -203,6 +203,26 @@ impl Repository {
         Ok(unreadable)
     }
 
+    /// Names the packs of others that `session` relies on, unless their own journal has done so meanwhile. The writer of
+    /// such a pack shares the index with this one and may die before it names it (rule W6).
+    pub(super) fn name_relied(&self, session: &mut Session, packs: BTreeSet<PackId>) -> Result<()> {
+        let mut unnamed = Vec::new();
+        for id in packs {
+            if self.is_unnamed(&id)? {
+                unnamed.push(id);
+            }
+        }
+        match self.name_packs(session, &unnamed)?.first() {
+            Some(id) => Err(Error::damaged("a pack that chunks were found in can't be read").on(read::pack_key(id)?)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether no journal names this pack yet, as far as this host knows.
+    pub(super) fn is_unnamed(&self, id: &PackId) -> Result<bool> {
+        Ok(self.index.note(Table::Meta, &[UNNAMED, id.as_bytes()].concat())?.is_some())
+    }
+
     /// Unresolved sessions whose process is gone and whose packs were not looked for yet.
     fn died(&self, own: SessionId) -> Result<Vec<SessionId>> {
         let mut died = Vec::new();

@@ -1,7 +1,7 @@
 //! The chunk writer: claim an id, compress, seal, pack, publish. Only [`ChunkWriter::finish`] makes the [`Flushed`] that a
 //! commit wants, so a snapshot can't be committed before everything it refers to is durable.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub struct ChunkWriter<'r> {
     publishing: (Mutex<usize>, Condvar),
     unpublished: Mutex<Unpublished>,
     checked_packs: Mutex<HashMap<PackNumber, bool>>,
+    /// Packs of others that were relied on and that no journal names yet: this session names them before it ends.
+    relied: Mutex<BTreeSet<PackId>>,
     pack_sequence: AtomicU64,
     broken: AtomicBool,
     totals: Totals,
@@ -159,6 +161,7 @@ impl<'r> ChunkWriter<'r> {
             publishing: Default::default(),
             unpublished: Mutex::new(unpublished),
             checked_packs: Mutex::default(),
+            relied: Mutex::default(),
             pack_sequence: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             totals: Totals::default(),
@@ -211,7 +214,12 @@ impl<'r> ChunkWriter<'r> {
         }
         let inline = if unpublished.delta.is_empty() { None } else { Some(ByteVec::from(body)) };
         let published = Published { packs: unpublished.packs, inline, deltas: unpublished.objects };
-        let session = self.session.map(|session| session.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let mut session = self.session.map(|session| session.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if let Some(session) = &mut session {
+            let mut relied = self.relied.into_inner().unwrap_or_else(PoisonError::into_inner);
+            relied.retain(|id| !published.packs.contains(id));
+            self.repo.name_relied(session, relied)?;
+        }
         Ok(Flushed { session, published })
     }
 
@@ -250,6 +258,9 @@ impl<'r> ChunkWriter<'r> {
         let usable = !self.dead.contains(&info.id) && self.repo.storage.size(&pack_key(&info.id)?)? == Some(info.len);
         if !usable {
             tracing::warn!(pack = %info.id, "the index names a pack that is not usable; its chunks are stored again");
+        }
+        if usable && self.repo.is_unnamed(&info.id)? {
+            lock(&self.relied).insert(info.id);
         }
         lock(&self.checked_packs).insert(number, usable);
         Ok(usable)
