@@ -70,7 +70,11 @@ pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> 
     let view = repo.refresh()?;
     let snapshots = readable_snapshots(repo)?;
     let live = mark(repo, &snapshots, progress)?;
-    let packs = survey(repo, &view, &live)?;
+    // A pack that no journal tells of is surveyed like any other.
+    if let Some(problem) = repo.find_packs()?.first() {
+        return Err(unless_others_began(repo, &view, writer.session(), refuse(&problem.what).on(&problem.key)));
+    }
+    let packs = survey(repo, &view, &live).map_err(|error| unless_others_began(repo, &view, writer.session(), error))?;
     let plan = plan(&packs, options.repack_below_percent, repo.config().data_pack_bytes);
 
     let mut report = plan.report(&packs);
@@ -314,6 +318,17 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
     match missing {
         Some(id) => Err(refuse("a pack that the index names is missing").on(repo::pack_key(&id)?)),
         None => Ok(packs),
+    }
+}
+
+/// A pack that this prune knows nothing of may be that of a session that began meanwhile: then the prune is only too late.
+fn unless_others_began(repo: &Repository, view: &View, own: Option<SessionId>, error: Error) -> Error {
+    let began = |(id, state): (&SessionId, &repo::SessionState)| {
+        Some(*id) != own && (!state.resolved || view.sessions.get(id).is_none_or(|then| !then.resolved))
+    };
+    match repo.refresh() {
+        Ok(now) if now.sessions.iter().any(began) => busy("another icecore process began to work on the repository meanwhile"),
+        _ => error,
     }
 }
 

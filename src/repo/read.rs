@@ -104,12 +104,14 @@ const OPENED_PACKS_MAX: usize = 1024;
 pub struct ChunkReader<'r> {
     repo: &'r Repository,
     opened: Mutex<HashMap<PackNumber, Arc<OpenedPack>>>,
+    /// The journals, and the packs themselves, were read again because of a chunk that the index did not have.
+    looked_again: Mutex<bool>,
 }
 
 impl<'r> ChunkReader<'r> {
     /// A reader of this repository.
     pub fn new(repo: &'r Repository) -> Self {
-        Self { repo, opened: Mutex::default() }
+        Self { repo, opened: Mutex::default(), looked_again: Mutex::default() }
     }
 
     /// The repository.
@@ -119,6 +121,21 @@ impl<'r> ChunkReader<'r> {
 
     /// Where a chunk is; `Damaged` when nothing holds it.
     pub fn locate(&self, id: &ChunkId) -> Result<Location> {
+        if let Some(location) = self.repo.index.get(id)? {
+            return Ok(location);
+        }
+        // A prune that ended just before may have removed a journal entry between the listing and the reading of it, and
+        // have named the entry's packs elsewhere since. Once is enough: a reader shows prune that it lives.
+        let mut looked_again = self.looked_again.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*looked_again {
+            self.repo.refresh()?;
+            if self.repo.index.get(id)?.is_none() {
+                // Or the entry that named its pack is lost.
+                self.repo.find_packs()?;
+            }
+            *looked_again = true;
+        }
+        drop(looked_again);
         self.repo.index.get(id)?.ok_or_else(|| Error::damaged("a chunk is in no pack that is left").on(id))
     }
 

@@ -140,6 +140,14 @@ impl Repository {
         Ok(view)
     }
 
+    /// Adds every pack that is there to the index, from the packs' own footers: the last resort where no journal tells of
+    /// one. Returns those that can't be read.
+    pub fn find_packs(&self) -> Result<Vec<Problem>> {
+        let mut found = View { removed: self.view().removed.clone(), ..View::default() };
+        self.index_unknown_packs(&mut found)?;
+        Ok(found.problems)
+    }
+
     /// Reads the footers of packs that the index does not know and adds them, as packs that no journal names. A pack that
     /// can't be read is a problem of the view.
     fn index_unknown_packs(&self, view: &mut View) -> Result<()> {

@@ -174,3 +174,107 @@ fn take_chunks(writer: &ChunkWriter<'_>, mut rest: &[u8]) {
         rest = &rest[len..];
     }
 }
+
+/// What the processes know of each other's snapshots: what is committed and not forgotten.
+type Committed = Mutex<BTreeMap<SnapshotId, Arc<PlainTree>>>;
+
+/// Writers, a forgetter, a pruner and a reader on one storage, whose operations yield at random. Half of the writers share
+/// the index of one host, the others have their own.
+#[test]
+fn writers_a_reader_and_a_pruner_as_they_come() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let (mut snapshots, mut pruned, mut busy) = (0, 0, 0);
+    for round in 0..6 {
+        let counts = interleave(seed + round);
+        (snapshots, pruned, busy) = (snapshots + counts.0, pruned + counts.1, busy + counts.2);
+    }
+    eprintln!("interleaved from seed {seed}: {snapshots} snapshots, {pruned} prunes, {busy} times busy");
+    assert!(snapshots >= 60 && pruned > 0, "{snapshots} {pruned}");
+}
+
+fn interleave(seed: u64) -> (u64, u64, u64) {
+    const SNAPSHOTS: u64 = 6;
+    let state = State::create(seed % 2 == 0);
+    let random = Mutex::new(Random(seed));
+    let storage = HookStorage::new(state.storage.clone(), move |_, _, _| {
+        let pause = random.lock().unwrap().below(12);
+        if pause == 0 {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        } else if pause < 4 {
+            std::thread::yield_now();
+        }
+    });
+    let open = |index: &TestIndex| state.open_on(Arc::new(storage.clone()), index.clone()).unwrap();
+    let committed = Committed::default();
+    let (pruned, busy, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let lost_race = |error: &icecore::Error| error.kind() == ErrorKind::Busy;
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|number| {
+                let (committed, open, state) = (&committed, &open, &state);
+                scope.spawn(move || {
+                    let index = if number == 0 { state.index.clone() } else { TestIndex::new() };
+                    let name = format!("/{number}");
+                    // The same content for both: each relies on what the other has stored.
+                    let source = varied(seed);
+                    for step in 0..SNAPSHOTS {
+                        source.edit(|tree| change(tree, seed + step));
+                        let repo = open(if step % 2 == 0 { &state.index } else { &index });
+                        let id = take(&repo, &name, &source, false).unwrap().snapshot.id;
+                        committed.lock().unwrap().insert(id, Arc::new(plain_copy(&source)));
+                        // Forgets its oldest.
+                        let own: Vec<_> = repo.snapshots().unwrap().into_iter().filter(|s| s.record.source.name == name).collect();
+                        if own.len() > 2 {
+                            committed.lock().unwrap().remove(&own[0].id);
+                            icecore::ops::forget::forget(&repo, &[own[0].id]).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let pruner = || {
+            let index = TestIndex::new();
+            while !stop.load(Ordering::SeqCst) {
+                match prune_below(&open(&index), 90) {
+                    Ok(_) => pruned.fetch_add(1, Ordering::SeqCst),
+                    Err(error) if lost_race(&error) => busy.fetch_add(1, Ordering::SeqCst),
+                    Err(error) => panic!("seed {seed}: prune: {:?} {error}", error.kind()),
+                };
+                std::thread::sleep(std::time::Duration::from_micros(500));
+            }
+        };
+        let reader = || {
+            let mut random = Random(seed);
+            while !stop.load(Ordering::SeqCst) {
+                let known = committed.lock().unwrap().clone();
+                let Some((id, tree)) = known.iter().nth(random.below(known.len().max(1) as u64) as usize) else { continue };
+                let repo = open(&TestIndex::new());
+                let Some(snapshot) = repo.snapshots().unwrap().into_iter().find(|snapshot| snapshot.id == *id) else { continue };
+                let restored = restored_with_report(&repo, &snapshot.record);
+                // It may have been forgotten and pruned while it was read; then, and only then, it need not be whole.
+                if committed.lock().unwrap().contains_key(id) {
+                    let (found, report) = restored.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+                    assert!(report.warnings.is_empty(), "seed {seed}: {:?}", report.warnings);
+                    assert_eq!(found, **tree, "seed {seed}");
+                }
+            }
+        };
+        let others = [scope.spawn(pruner), scope.spawn(reader)];
+        let ended: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        // Alone, it gets through.
+        let before = pruned.load(Ordering::SeqCst);
+        for _ in 0..2000 {
+            if pruned.load(Ordering::SeqCst) > before || others[0].is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        stop.store(true, Ordering::SeqCst);
+        for ended in ended {
+            ended.unwrap();
+        }
+    });
+    let state = State { snapshots: committed.into_inner().unwrap(), ..state };
+    check(&state, &Expected::default(), &varied(seed), &format!("seed {seed}"));
+    (2 * SNAPSHOTS, pruned.into_inner(), busy.into_inner())
+}

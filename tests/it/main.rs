@@ -2,5 +2,6 @@
 
 mod concurrent_memory;
 mod crash;
+
 mod harness;
 mod layers;
