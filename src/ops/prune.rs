@@ -70,7 +70,10 @@ pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> 
     let view = repo.refresh()?;
     let snapshots = readable_snapshots(repo)?;
     let live = mark(repo, &snapshots, progress)?;
-    let packs = survey(repo, &view, &live)?;
+    // A pack that no journal tells of is surveyed like any other. One that can't be read is left alone: the survey makes
+    // sure that nothing that is needed is missing.
+    repo.find_packs()?;
+    let packs = survey(repo, &view, &live).map_err(|error| unless_others_began(repo, &view, writer.session(), error))?;
     let plan = plan(&packs, options.repack_below_percent, repo.config().data_pack_bytes);
 
     let plan = keep_only_good_copies(repo, &packs, plan, &live)?;
@@ -152,7 +155,11 @@ fn resolve_sessions(repo: &Repository, own: Option<SessionId>, dry_run: bool) ->
             .hint("run `icecore prune` on that host"));
         }
         if !dry_run {
-            repo.fence(id, state.next, own)?;
+            repo.fence(id, state.next, own).map_err(|error| match error.kind() {
+                // It lived when the journals were read and had ended when its hold was looked for.
+                ErrorKind::AlreadyExists => busy("a session ended just now").on(id),
+                _ => error,
+            })?;
         }
     }
     Ok(())
@@ -332,6 +339,17 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
         return Err(refuse(&format!("{} chunks that snapshots need are in no pack", live.chunks.len() - found)));
     }
     Ok(packs)
+}
+
+/// A pack that this prune knows nothing of may be that of a session that began meanwhile: then the prune is only too late.
+fn unless_others_began(repo: &Repository, view: &View, own: Option<SessionId>, error: Error) -> Error {
+    let began = |(id, state): (&SessionId, &repo::SessionState)| {
+        Some(*id) != own && (!state.resolved || view.sessions.get(id).is_none_or(|then| !then.resolved))
+    };
+    match repo.refresh() {
+        Ok(now) if now.sessions.iter().any(began) => busy("another icecore process began to work on the repository meanwhile"),
+        _ => error,
+    }
 }
 
 /// What to remove, and of that what to copy first.

@@ -107,6 +107,9 @@ pub fn decode(keys: &Keys, repository: &RepositoryId, key: &Key, object: &mut [u
 pub struct Session {
     id: SessionId,
     next: u32,
+    /// An append failed. Threads that publish at once share the session; one that came later would leave a gap, which looks
+    /// like a lost entry.
+    broken: bool,
     /// Held from before BEGIN until the session is dropped: prune must never see a living session as dead.
     _hold: Box<dyn Hold>,
 }
@@ -123,7 +126,7 @@ impl Session {
     ) -> Result<Self> {
         let id = SessionId(seal::random_array()?);
         let hold = storage.hold(&hold_key(&id)?)?;
-        let mut session = Self { id, next: 0, _hold: hold };
+        let mut session = Self { id, next: 0, broken: false, _hold: hold };
         let begin = Begin {
             program: PROGRAM.to_owned(),
             host: host.to_owned(),
@@ -155,18 +158,23 @@ impl Session {
         salt: [u8; 32],
         entry: &Entry,
     ) -> Result<(u32, Vec<u8>)> {
+        if self.broken {
+            return Err(Error::new(ErrorKind::Storage, "an earlier entry of this session's journal could not be written").on(self.id));
+        }
         let sequence = self.next;
         let key = entry_key(&self.id, sequence)?;
         let body = minicbor::to_vec(entry).map_err(|e| Error::damaged("cannot encode a journal entry").on(&key).because(e.to_string()))?;
         let object = object::seal(keys, repository, ObjectType::Journal, &key, &body, salt)?;
         // Whatever happens, this key is not tried again: a put that failed may still have taken effect.
         self.next += 1;
+        self.broken = true;
         storage.put_new(&key, &object).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => Error::new(ErrorKind::Busy, "this session was ended by a prune that took it for dead")
                 .on(&key)
                 .hint("run the command again"),
             _ => error,
         })?;
+        self.broken = false;
         Ok((sequence, object))
     }
 }

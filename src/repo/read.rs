@@ -1,7 +1,6 @@
 //! Reads chunks and packs back. Nothing is returned that does not match its id.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Repository;
@@ -105,13 +104,14 @@ const OPENED_PACKS_MAX: usize = 1024;
 pub struct ChunkReader<'r> {
     repo: &'r Repository,
     opened: Mutex<HashMap<PackNumber, Arc<OpenedPack>>>,
-    looked_for_packs: AtomicBool,
+    /// The journals, and the packs themselves, were read again because of a chunk that the index did not have.
+    looked_again: Mutex<bool>,
 }
 
 impl<'r> ChunkReader<'r> {
     /// A reader of this repository.
     pub fn new(repo: &'r Repository) -> Self {
-        Self { repo, opened: Mutex::default(), looked_for_packs: AtomicBool::new(false) }
+        Self { repo, opened: Mutex::default(), looked_again: Mutex::default() }
     }
 
     /// The repository.
@@ -122,15 +122,22 @@ impl<'r> ChunkReader<'r> {
     /// Where a chunk is; `Damaged` when nothing holds it. The index is only a cache: before a chunk is given up, packs that
     /// it does not know are looked for, once.
     pub fn locate(&self, id: &ChunkId) -> Result<Location> {
-        let missing = || Error::damaged("a chunk is in no pack that is left").on(id);
-        match self.repo.index.get(id)? {
-            Some(location) => Ok(location),
-            None if self.looked_for_packs.swap(true, Ordering::SeqCst) => Err(missing()),
-            None => {
-                self.repo.look_for_packs()?;
-                self.repo.index.get(id)?.ok_or_else(missing)
-            }
+        if let Some(location) = self.repo.index.get(id)? {
+            return Ok(location);
         }
+        // A prune that ended just before may have removed a journal entry between the listing and the reading of it, and
+        // have named the entry's packs elsewhere since. Once is enough: a reader shows prune that it lives.
+        let mut looked_again = self.looked_again.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*looked_again {
+            self.repo.refresh()?;
+            if self.repo.index.get(id)?.is_none() {
+                // Or the entry that named its pack is lost.
+                self.repo.find_packs()?;
+            }
+            *looked_again = true;
+        }
+        drop(looked_again);
+        self.repo.index.get(id)?.ok_or_else(|| Error::damaged("a chunk is in no pack that is left").on(id))
     }
 
     /// A chunk's bytes, checked. `Damaged` names the chunk when it is missing or wrong.

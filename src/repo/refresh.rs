@@ -71,6 +71,8 @@ pub struct View {
     /// Of those, packs that a prune has decided to delete. Only these are gone for readers: what is condemned and not
     /// decided yet may hold chunks of snapshots that were committed while prune looked.
     pub removed: HashSet<PackId>,
+    /// A set of prune can't be read, so `dead` may lack packs: no pack that is there may be relied on by what is written.
+    pub sets_unknown: bool,
     /// The last cycle of prune; 0 before the first.
     pub cycle: u64,
     /// What is not as it should be.
@@ -150,6 +152,14 @@ impl Repository {
         Ok(view)
     }
 
+    /// Adds every pack that is there to the index, from the packs' own footers: the last resort where no journal tells of
+    /// one. Returns those that can't be read.
+    pub fn find_packs(&self) -> Result<Vec<Problem>> {
+        let mut found = View { removed: self.view().removed.clone(), ..View::default() };
+        self.index_unknown_packs(&mut found)?;
+        Ok(found.problems)
+    }
+
     /// Reads the footers of packs that the index does not know and adds them, as packs that no journal names. A pack that
     /// can't be read is a problem of the view.
     fn index_unknown_packs(&self, view: &mut View) -> Result<()> {
@@ -186,12 +196,6 @@ impl Repository {
         self.index.remove_packs(lost)
     }
 
-    /// Adds packs to the index that it should know and does not, as when one was brought back from a copy.
-    pub(super) fn look_for_packs(&self) -> Result<()> {
-        let mut view = View { dead: self.view().dead.clone(), ..View::default() };
-        self.index_unknown_packs(&mut view)
-    }
-
     /// Names, in a CHECKPOINT of `session`, the packs that no journal names: what a session left that died before its own
     /// entry, and what only the packs' footers told of. Others could not find their chunks otherwise (rule W6).
     pub(super) fn adopt(&self, session: &mut Session) -> Result<()> {
@@ -210,6 +214,8 @@ impl Repository {
         let gone = self.name_packs(session, &unnamed)?;
         self.forget_lost_packs(&gone)?;
         self.note_named(&gone)?;
+        // What could not be read just now is looked for again by the next writer.
+        let died = if view.problems.is_empty() { died } else { Vec::new() };
         let adopted: Vec<_> = died.iter().map(|id| ([ADOPTED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
         self.index.set_notes(Table::Meta, &adopted)
     }
@@ -236,6 +242,26 @@ impl Repository {
             self.note_own(&session.id(), sequence, &entry, &object)?;
         }
         Ok(unreadable)
+    }
+
+    /// Names the packs of others that `session` relies on, unless their own journal has done so meanwhile. The writer of
+    /// such a pack shares the index with this one and may die before it names it (rule W6).
+    pub(super) fn name_relied(&self, session: &mut Session, packs: BTreeSet<PackId>) -> Result<()> {
+        let mut unnamed = Vec::new();
+        for id in packs {
+            if self.is_unnamed(&id)? {
+                unnamed.push(id);
+            }
+        }
+        match self.name_packs(session, &unnamed)?.first() {
+            Some(id) => Err(Error::damaged("a pack that chunks were found in can't be read").on(read::pack_key(id)?)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether no journal names this pack yet, as far as this host knows.
+    pub(super) fn is_unnamed(&self, id: &PackId) -> Result<bool> {
+        Ok(self.index.note(Table::Meta, &[UNNAMED, id.as_bytes()].concat())?.is_some())
     }
 
     /// Unresolved sessions whose process is gone and whose packs were not looked for yet.
@@ -298,6 +324,7 @@ impl Repository {
             dead: fresh.dead.clone(),
             removed: fresh.removed.clone(),
             doubtful: fresh.doubtful.clone(),
+            sets_unknown: fresh.sets_unknown,
             cycle: fresh.cycle,
             problems,
         };
@@ -458,8 +485,11 @@ impl Repository {
                     }
                     view.dead.extend(set.packs);
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => view.problems.push(problem(&key, &error)?),
+                // Sets are never deleted, so one that was listed and is gone is as bad as a damaged one.
+                Err(error) => {
+                    view.problems.push(problem(&key, &error)?);
+                    view.sets_unknown = true;
+                }
             }
         }
         Ok(())

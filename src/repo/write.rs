@@ -1,7 +1,7 @@
 //! The chunk writer: claim an id, compress, seal, pack, publish. Only [`ChunkWriter::finish`] makes the [`Flushed`] that a
 //! commit wants, so a snapshot can't be committed before everything it refers to is durable.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub struct ChunkWriter<'r> {
     publishing: (Mutex<usize>, Condvar),
     unpublished: Mutex<Unpublished>,
     checked_packs: Mutex<HashMap<PackNumber, bool>>,
+    /// Packs of others that were relied on and that no journal names yet: this session names them before it ends.
+    relied: Mutex<BTreeSet<PackId>>,
     pack_sequence: AtomicU64,
     broken: OnceLock<FirstFailure>,
     totals: Totals,
@@ -144,17 +146,14 @@ impl<'r> ChunkWriter<'r> {
             Some(Session::begin(&*repo.storage, &repo.keys, &repo.config.repository, &*repo.clock, &repo.host, options.purpose)?)
         };
         let view = repo.refresh()?;
-        // What prune decided and can't be read could be the very packs that would be relied on.
-        if let Some(problem) = view.problems.iter().find(|problem| problem.key.starts_with("gc/")) {
-            return Err(Error::damaged(format!(
-                "what a prune decided can't be read ({}), so nothing new may rely on what is stored",
-                problem.what
-            ))
-            .on(&problem.key)
-            .hint("restore the object from a copy of the repository; what is there can still be restored"));
-        }
         if let Some(session) = &mut session {
             repo.adopt(session)?;
+        }
+        let mut dead = view.dead.clone();
+        if view.sets_unknown {
+            // A prune may have decided to delete any of them: everything is stored again rather than referred to.
+            tracing::warn!("a set of prune can't be read; chunks that are there are not relied on and stored again");
+            dead.extend(repo.storage.list("packs")?.iter().filter_map(|listed| super::parse_pack_key(&listed.key)));
         }
         let unpublished = Unpublished { since: repo.clock.monotonic(), ..Unpublished::default() };
         Ok(Self {
@@ -162,12 +161,13 @@ impl<'r> ChunkWriter<'r> {
             options,
             progress,
             session: session.map(Mutex::new),
-            dead: view.dead.clone(),
+            dead,
             claims: Default::default(),
             open: Mutex::default(),
             publishing: Default::default(),
             unpublished: Mutex::new(unpublished),
             checked_packs: Mutex::default(),
+            relied: Mutex::default(),
             pack_sequence: AtomicU64::new(0),
             broken: OnceLock::new(),
             totals: Totals::default(),
@@ -220,7 +220,12 @@ impl<'r> ChunkWriter<'r> {
         }
         let inline = if unpublished.delta.is_empty() { None } else { Some(ByteVec::from(body)) };
         let published = Published { packs: unpublished.packs, inline, deltas: unpublished.objects };
-        let session = self.session.map(|session| session.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let mut session = self.session.map(|session| session.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if let Some(session) = &mut session {
+            let mut relied = self.relied.into_inner().unwrap_or_else(PoisonError::into_inner);
+            relied.retain(|id| !published.packs.contains(id));
+            self.repo.name_relied(session, relied)?;
+        }
         Ok(Flushed { session, published })
     }
 
@@ -256,6 +261,9 @@ impl<'r> ChunkWriter<'r> {
         let usable = !self.dead.contains(&info.id) && self.repo.storage.size(&pack_key(&info.id)?)? == Some(info.len);
         if !usable {
             tracing::warn!(pack = %info.id, "the index names a pack that is not usable; its chunks are stored again");
+        }
+        if usable && self.repo.is_unnamed(&info.id)? {
+            lock(&self.relied).insert(info.id);
         }
         lock(&self.checked_packs).insert(number, usable);
         Ok(usable)

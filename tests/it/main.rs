@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 
 mod cli;
+mod concurrent_memory;
 mod crash;
 mod fuzz_seeds;
 mod harness;

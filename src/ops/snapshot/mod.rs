@@ -80,7 +80,7 @@ pub fn snapshot_confirmed(
     // Rule W3: only a snapshot that is not forgotten as of after BEGIN may be a parent.
     let history = history(repo, &options.identity)?;
     let parent = history.last();
-    let intact = forget_missing_packs(repo)?;
+    let intact = forget_missing_packs(repo)? && !repo.view().sets_unknown;
     if let Some(parent) = parent {
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
@@ -128,9 +128,10 @@ fn history(repo: &Repository, identity: &SourceIdentity) -> Result<Vec<Committed
 /// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
 /// were some: what the parent says of unchanged files can't be relied on then.
 fn forget_missing_packs(repo: &Repository) -> Result<bool> {
+    // The index first: a pack that another writer publishes between the two looks must not seem lost.
+    let known = repo.index().packs()?;
     let found: HashMap<PackId, u64> =
         repo.storage().list("packs")?.iter().filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).collect();
-    let known = repo.index().packs()?;
     let dead = &repo.view().dead;
     let lost = |pack: &&PackInfo| found.get(&pack.id) != Some(&pack.len) && !dead.contains(&pack.id);
     let lost: Vec<PackId> = known.iter().filter(lost).map(|pack| pack.id).collect();

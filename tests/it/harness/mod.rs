@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on must say where")]
 #![allow(dead_code, reason = "not every test module uses every helper")]
 
+pub(crate) mod hook;
 pub(crate) mod index;
 pub(crate) mod invariants;
 pub(crate) mod plain;
