@@ -64,6 +64,13 @@ struct Report {
 
 pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     let mut findings = Vec::new();
+    findings.push(Finding::ok(
+        "config",
+        context
+            .config
+            .as_deref()
+            .map_or_else(|| "no configuration file is in use".to_owned(), |file| format!("{} is in use", render::path(file))),
+    ));
     match open::storage(&context.globals) {
         Err(error) => findings.push(Finding::error("repository", &error)),
         Ok(storage) => {

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::config::ForgetDefaults;
 use super::exit::{self, Outcome};
 use super::render::{Side, Table};
 use super::{Context, confirm, open, render, time};
@@ -14,7 +15,7 @@ use crate::repo::Committed;
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetArgs {
-    /// With a policy: only these sources. Without: the snapshots to forget
+    /// With a --keep option: only these sources. Without: the snapshots to forget, whatever the configuration file keeps
     #[arg(value_name = "SOURCE|SNAPSHOT")]
     what: Vec<String>,
     /// Keep the newest N of each source
@@ -53,6 +54,28 @@ pub(super) struct ForgetArgs {
     /// With --yes: forget even every snapshot of this source; may be repeated
     #[arg(long, value_name = "NAME")]
     whole_source: Vec<String>,
+}
+
+impl ForgetArgs {
+    /// Takes from the configuration file the rules that the command line leaves open. Not when snapshots are named and no
+    /// rule is given: that forgets them by name, and a file must not change what the arguments mean.
+    pub(super) fn fill(&mut self, defaults: ForgetDefaults) {
+        let by_name = !self.what.is_empty() && policy(self).is_ok_and(|policy| policy.is_none());
+        if by_name {
+            return;
+        }
+        self.keep_last = self.keep_last.or(defaults.keep_last);
+        self.keep_within = self.keep_within.take().or(defaults.keep_within);
+        self.keep_minutely = self.keep_minutely.or(defaults.keep_minutely);
+        self.keep_hourly = self.keep_hourly.or(defaults.keep_hourly);
+        self.keep_daily = self.keep_daily.or(defaults.keep_daily);
+        self.keep_weekly = self.keep_weekly.or(defaults.keep_weekly);
+        self.keep_monthly = self.keep_monthly.or(defaults.keep_monthly);
+        self.keep_yearly = self.keep_yearly.or(defaults.keep_yearly);
+        if self.keep_tag.is_empty() {
+            self.keep_tag = defaults.keep_tags;
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -19,6 +19,7 @@ use crate::repo::{Committed, Repository};
 
 mod bars;
 mod cat;
+mod config;
 mod confirm;
 mod diff;
 mod doctor;
@@ -40,6 +41,8 @@ mod signals;
 mod snapshot;
 mod snapshots;
 mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod verify;
 mod volumes;
@@ -71,6 +74,10 @@ Exit codes: 0 done; 1 failed, nothing committed; 2 usage; 3 done, but some entri
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 struct Globals {
+    /// Take options that are given nowhere else from this TOML file [env: ICECORE_CONFIG; default, if it is there:
+    /// /etc/icecore/icecore.toml for root, else icecore/icecore.toml in the user's configuration folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The repository [env: ICECORE_REPO; default: /var/lib/icecore for root, else icecore in the user's data folder]
     #[arg(long, global = true, value_name = "PATH|URL")]
     repo: Option<OsString>,
@@ -145,7 +152,10 @@ enum Command {
 
 /// What a verb works with besides its own flags.
 struct Context {
+    /// With what the configuration file says where the command line and the environment say nothing.
     globals: Globals,
+    /// The configuration file, if one is in use.
+    config: Option<PathBuf>,
     out: Out,
     progress: Arc<Progress>,
     clock: Arc<dyn Clock>,
@@ -215,12 +225,19 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut context = Context {
         out: Out::new(Box::new(BufWriter::with_capacity(128 << 10, std::io::stdout())), cli.globals.json),
         globals: cli.globals,
+        config: None,
         progress: Arc::new(Progress::new()),
         clock: Arc::new(SystemClock::default()),
         zone: TimeZone::system(),
     };
-    let result = signals::listen(&context.progress).and_then(|()| dispatch(cli.command, &mut context));
+    let result = run(cli.command, &mut context);
     finish(result, &mut context.out)
+}
+
+fn run(mut command: Command, context: &mut Context) -> Result<Outcome> {
+    signals::listen(&context.progress)?;
+    context.config = config::apply(&mut context.globals, &mut command, &|name| std::env::var_os(name))?;
+    dispatch(command, context)
 }
 
 fn dispatch(command: Command, context: &mut Context) -> Result<Outcome> {
@@ -315,7 +332,7 @@ mod tests {
             "init --no-encryption --parity 0 --label laptop",
             "snapshot pgdata",
             "snapshot a ./b volume:c path:/d --tag x --tag y --dry-run --force-read --one-file-system --compression 19",
-            "snapshot --all --consistency stopped",
+            "snapshot --all --consistency stopped --one-file-system=false",
             "snapshots",
             "snapshots pgdata --at 14:03 --tag x",
             "restore pgdata --at latest --to /tmp/x",
@@ -342,6 +359,7 @@ mod tests {
             "man",
             "man /tmp/x",
             "--repo /r --json stats",
+            "stats --config /c",
             "stats --repo /r --state-dir /s --json -q -vv --no-progress --docker-host unix:///x",
             "stats --password-file f",
             "--password-command c stats",

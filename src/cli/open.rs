@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::docker::Engine;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 use crate::index::{self, IndexTag, MEMORY_BYTES_DEFAULT};
-use crate::model::{RepositoryId, SnapshotId};
+use crate::model::{RepositoryId, SnapshotId, hash};
 use crate::repo::{CreateOptions, Locked, Repository};
 use crate::seal::Suite;
 use crate::seal::slot::Secret;
@@ -85,14 +85,19 @@ pub(super) fn location(globals: &Globals) -> Result<PathBuf> {
     }
 }
 
-/// Where this host keeps the caches of `repository`.
+/// Where this host keeps the caches of `repository`. A copy of a repository has the same id and other contents, so the
+/// place is part of the name: what the index knows of one says nothing of the other.
 pub(super) fn state_dir(globals: &Globals, repository: RepositoryId) -> Result<PathBuf> {
     let given = globals.state_dir.clone().or_else(|| variable("ICECORE_STATE_DIR").map(PathBuf::from));
     let base = match given {
         Some(dir) => dir,
         None => default_folder("/var/lib/icecore-state", "XDG_STATE_HOME", ".local/state")?,
     };
-    Ok(base.join(repository.to_string()))
+    let place = location(globals)?;
+    let place = std::fs::canonicalize(&place).unwrap_or(place);
+    let digest = hash::hash(&[place.as_os_str().as_bytes()]);
+    let digest = RepositoryId::from_slice(&digest[..RepositoryId::LEN]).map_or_else(String::new, |id| id.short());
+    Ok(base.join(format!("{repository}-{digest}")))
 }
 
 /// The secret of a repository to be made; asked for twice on a terminal.
@@ -122,7 +127,8 @@ fn refuse_needless_secret(globals: &Globals, locked: &Locked) -> Result<()> {
     }
 }
 
-fn flags(globals: &Globals) -> Flags {
+/// What the command line said about the secret.
+pub(super) fn flags(globals: &Globals) -> Flags {
     Flags {
         password_file: globals.password_file.clone(),
         password_command: globals.password_command.clone(),
@@ -194,8 +200,7 @@ fn parse_location(text: &OsStr) -> Result<PathBuf> {
                 .hint("write file:///PATH or PATH"))
         };
     }
-    let scheme: Vec<u8> = bytes.iter().copied().take_while(|b| b.is_ascii_alphanumeric() || b"+.-".contains(b)).collect();
-    if scheme.first().is_some_and(u8::is_ascii_alphabetic) && bytes[scheme.len()..].starts_with(b"://") {
+    if is_url(bytes) {
         return Err(Error::new(ErrorKind::Unsupported, "repositories on object stores and servers come with a later version")
             .on(render::name(&text.to_string_lossy()))
             .hint("name a folder of this host"));
@@ -206,8 +211,14 @@ fn parse_location(text: &OsStr) -> Result<PathBuf> {
     Ok(text.into())
 }
 
+/// Whether `text` begins with a scheme and is not a path, whoever knows the scheme.
+pub(super) fn is_url(text: &[u8]) -> bool {
+    let scheme = text.iter().take_while(|b| b.is_ascii_alphanumeric() || b"+.-".contains(b)).count();
+    text.first().is_some_and(u8::is_ascii_alphabetic) && text[scheme..].starts_with(b"://")
+}
+
 /// `for_root` for root; for others `icecore` below what the variable names, or below `in_home` in their home.
-fn default_folder(for_root: &str, variable_name: &str, in_home: &str) -> Result<PathBuf> {
+pub(super) fn default_folder(for_root: &str, variable_name: &str, in_home: &str) -> Result<PathBuf> {
     default_folder_of(rustix::process::geteuid().is_root(), variable(variable_name), variable("HOME"), for_root, in_home)
 }
 

@@ -32,7 +32,7 @@ pub(super) enum Place {
 }
 
 /// What the command line said about the secret. At most one is given; the parser makes sure of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Flags {
     /// `--password-file`
     pub(super) password_file: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::config::SnapshotDefaults;
 use super::exit::{Fact, Outcome};
 use super::snapshots::SnapshotFact;
 use super::{Context, open, render, select};
@@ -21,6 +22,9 @@ use crate::repo::{Committed, Repository};
 use crate::volume::access;
 use crate::volume::discovery::{self, Listing};
 use crate::volume::spelling::{self, SourceSpec};
+
+/// zstd level of a snapshot for which none is given.
+const COMPRESSION_DEFAULT: i32 = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
@@ -40,14 +44,25 @@ pub(super) struct SnapshotArgs {
     #[arg(long)]
     force_read: bool,
     /// Do not descend into other file systems
-    #[arg(long)]
-    one_file_system: bool,
-    /// zstd level
-    #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=19))]
-    compression: i32,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    one_file_system: Option<bool>,
+    /// zstd level [default: 3]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    compression: Option<i32>,
     /// How still a source must be: auto takes it as it is, stopped refuses a volume that running containers can write to
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Wanted::Auto)]
     consistency: Wanted,
+}
+
+impl SnapshotArgs {
+    /// Takes from the configuration file what the command line leaves open. Tags of the command line replace the file's.
+    pub(super) fn fill(&mut self, defaults: SnapshotDefaults) {
+        if self.tag.is_empty() {
+            self.tag = defaults.tags;
+        }
+        self.compression = self.compression.or(defaults.compression);
+        self.one_file_system = self.one_file_system.or(defaults.one_file_system);
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -236,8 +251,8 @@ fn take(
         tags: args.tag.clone(),
         volume: capture.volume.clone(),
         force_read: args.force_read,
-        one_file_system: args.one_file_system,
-        compression: args.compression,
+        one_file_system: args.one_file_system.unwrap_or(false),
+        compression: args.compression.unwrap_or(COMPRESSION_DEFAULT),
         dry_run: args.dry_run,
     };
     let source = open::source(&capture.path)?;

@@ -344,3 +344,101 @@ pub fn decode_xattrs(bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     }
     Ok(set)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stream() -> impl Strategy<Value = Stream> {
+        prop_oneof![
+            Just(Stream::EMPTY),
+            (1..u64::MAX, 1..20u8, 0..=STREAM_DEPTH_MAX, any::<[u8; 32]>()).prop_map(|(len, profile, depth, id)| Stream {
+                len,
+                profile,
+                depth,
+                id: ChunkId(id)
+            })
+        ]
+    }
+
+    fn kind() -> impl Strategy<Value = NodeKind> {
+        prop_oneof![
+            stream().prop_map(NodeKind::File),
+            stream().prop_map(NodeKind::Directory),
+            prop::collection::vec(any::<u8>(), 1..=INLINE_BYTES_MAX).prop_map(NodeKind::InlineFile),
+            prop::collection::vec(1..=255u8, 1..=SYMLINK_BYTES_MAX).prop_map(NodeKind::Symlink),
+            Just(NodeKind::Fifo),
+            Just(NodeKind::Socket),
+            any::<(u32, u32)>().prop_map(|(major, minor)| NodeKind::CharDevice { major, minor }),
+            any::<(u32, u32)>().prop_map(|(major, minor)| NodeKind::BlockDevice { major, minor }),
+        ]
+    }
+
+    fn xattrs() -> impl Strategy<Value = Xattrs> {
+        prop_oneof![
+            Just(Xattrs::None),
+            prop::collection::vec(any::<u8>(), 1..=XATTRS_INLINE_BYTES_MAX).prop_map(Xattrs::Inline),
+            (1..=XATTRS_BYTES_MAX, any::<[u8; 32]>()).prop_map(|(len, id)| Xattrs::Stream(Stream {
+                len,
+                profile: 16,
+                depth: 0,
+                id: ChunkId(id)
+            })),
+        ]
+    }
+
+    fn meta() -> impl Strategy<Value = Meta> {
+        (0..=0o7777u16, any::<u32>(), any::<u32>(), any::<i64>(), 0..1_000_000_000u32, xattrs(), any::<Option<u64>>(), any::<bool>())
+            .prop_map(|(mode, uid, gid, seconds, nanos, xattrs, links, changed)| {
+                let mtime = Timestamp { seconds, nanos };
+                Meta { mode, uid, gid, mtime, xattrs, links: links.map(LinkGroup), changed }
+            })
+    }
+
+    fn name() -> impl Strategy<Value = Option<Name>> {
+        prop::collection::vec(any::<u8>(), 0..=255).prop_map(|bytes| Name::new(bytes).ok())
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_back_as_it_was_and_has_one_spelling(name in name(), meta in meta(), kind in kind()) {
+            let node = Node { name, meta, kind };
+            let mut bytes = Vec::new();
+            node.encode(&mut bytes);
+            prop_assert!(bytes.len() <= 4 + NODE_BYTES_MAX);
+            prop_assert_eq!(Node::encoded_len(&bytes).unwrap(), Some(bytes.len()));
+            prop_assert_eq!(Node::decode(&bytes).unwrap(), node);
+        }
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(name in name(), meta in meta(), kind in kind(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let mut bytes = Vec::new();
+            Node { name, meta, kind }.encode(&mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            if let Ok(node) = Node::decode(&bytes) {
+                let mut again = Vec::new();
+                node.encode(&mut again);
+                prop_assert_eq!(again, bytes);
+            }
+        }
+
+        #[test]
+        fn xattr_sets_are_sorted_and_read_back(set in prop::collection::btree_map(prop::collection::vec(1..=255u8, 1..40), prop::collection::vec(any::<u8>(), 0..200), 0..8)) {
+            let set: Vec<_> = set.into_iter().collect();
+            let reversed = set.iter().rev().cloned().collect();
+            prop_assert_eq!(decode_xattrs(&encode_xattrs(reversed)).unwrap(), set);
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_before_anything_is_read() {
+        let too_long = u32::try_from(NODE_BYTES_MAX + 1).unwrap().to_le_bytes();
+        assert!(Node::encoded_len(&too_long).is_err());
+        assert_eq!(Node::encoded_len(&[1, 2]).unwrap(), None);
+        assert!(Node::decode(&[]).is_err());
+    }
+}

@@ -167,3 +167,112 @@ pub struct PackEntry {
     /// What a delta is encoded against.
     pub base: Option<ChunkId>,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::model::PackId;
+
+    const OVERHEAD: usize = 16;
+
+    /// Stands for sealing: the bytes in the clear and a tag of constant bytes.
+    fn seal(_: &[u8], out: &mut Vec<u8>, _: usize) -> Result<()> {
+        out.extend_from_slice(&[0xee; OVERHEAD]);
+        Ok(())
+    }
+
+    fn build(lengths: &[usize]) -> Finished {
+        let header =
+            Header { kind: 3, suite: 0, repository: RepositoryId([1; 16]), session: SessionId([2; 16]), sequence: 7, salt: [3; 32] };
+        let mut builder = PackBuilder::new(header, vec![9; 100]);
+        for (len, number) in lengths.iter().zip(1u8..) {
+            let raw_len = u32::try_from(*len).unwrap();
+            let entry =
+                PackEntry { id: ChunkId([number; 32]), kind: number % 3, codec: CODEC_RAW, offset: 0, stored_len: 0, raw_len, base: None };
+            builder
+                .push(&entry, |_, at, out| {
+                    assert_eq!(at, u32::from(number) - 1);
+                    out.extend(std::iter::repeat_n(number, *len));
+                    Ok(())
+                })
+                .unwrap();
+        }
+        builder.finish(seal, OVERHEAD).unwrap()
+    }
+
+    fn read(bytes: &[u8], id: &PackId) -> Result<Footer> {
+        let trailer = bytes.last_chunk::<TRAILER_BYTES>().ok_or_else(|| Error::damaged("short"))?;
+        let sections = reader::Sections::parse(trailer, bytes.len() as u64, id)?;
+        let header = bytes.first_chunk::<HEADER_BYTES>().ok_or_else(|| Error::damaged("short"))?;
+        let range = usize::try_from(sections.index_offset).unwrap()..usize::try_from(sections.trailer_offset).unwrap();
+        Footer::read(&sections, header, &mut bytes[range].to_vec(), |_, _, sealed| Ok(sealed.len() - OVERHEAD))
+    }
+
+    #[test]
+    fn a_pack_reads_back_and_is_padded() {
+        for lengths in [&[][..], &[1], &[100, 5000, 1], &[65_536; 5], &[4096 - 128 - 8 - 16 - 64 - 48 - 20], &[65_536 - 212, 3]] {
+            let pack = build(lengths);
+            assert_eq!(pack.bytes.len() % PACK_ALIGN_BYTES, 0, "{lengths:?}");
+            let footer = read(&pack.bytes, &pack.id).unwrap();
+            assert_eq!(footer.entries, pack.entries);
+            assert_eq!(footer.header, pack.header);
+            let covered = usize::try_from(footer.covered_bytes()).unwrap();
+            assert!(footer.scrub(&pack.bytes[..covered]).is_empty());
+            for (entry, (len, number)) in footer.entries.iter().zip(lengths.iter().zip(1u8..)) {
+                let blob = &pack.bytes[entry.offset as usize..][..entry.stored_len as usize];
+                assert_eq!(blob, vec![number; *len]);
+            }
+        }
+    }
+
+    #[test]
+    fn padding_fits_at_every_length_around_a_page_and_a_shard() {
+        for len in (1..9000).chain(65_000..66_000) {
+            assert_eq!(build(&[len]).bytes.len() % PACK_ALIGN_BYTES, 0, "{len}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_byte_is_noticed() {
+        let pack = build(&[300, 5000]);
+        for at in 0..pack.bytes.len() {
+            let mut bytes = pack.bytes.clone();
+            bytes[at] ^= 4;
+            let noticed = match read(&bytes, &pack.id) {
+                Err(_) => true,
+                Ok(footer) => !footer.scrub(&bytes[..usize::try_from(footer.covered_bytes()).unwrap()]).is_empty(),
+            };
+            assert!(noticed, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_pack_under_another_name_cut_off_or_with_unknown_features_is_refused() {
+        let pack = build(&[300]);
+        assert!(read(&pack.bytes, &PackId([0; 32])).is_err());
+        for cut in [0, 1, TRAILER_BYTES, HEADER_BYTES, pack.bytes.len() - 1] {
+            assert!(read(&pack.bytes[..cut], &pack.id).is_err());
+        }
+        let mut header = pack.header.encode();
+        header[4] = 2;
+        assert_eq!(Header::decode(&header).unwrap_err().kind(), ErrorKind::Unsupported);
+        header[4] = VERSION;
+        header[100] = 1;
+        assert_eq!(Header::decode(&header).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn an_index_that_claims_more_than_there_is_is_refused() {
+        let index = builder::encode_index(&build(&[300, 40]).entries);
+        assert_eq!(reader::parse_index(&index, 128 + 340).unwrap().len(), 2);
+        assert!(reader::parse_index(&index, 128 + 339).is_err());
+        let mut greedy = index.clone();
+        greedy[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(reader::parse_index(&greedy, u64::MAX / 2).is_err());
+        assert!(reader::parse_index(&index[..index.len() - 1], u64::MAX / 2).is_err());
+        let mut long = index;
+        long.push(0);
+        assert!(reader::parse_index(&long, u64::MAX / 2).is_err());
+    }
+}

@@ -327,3 +327,113 @@ impl<'a, 'r> NodeReader<'a, 'r> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chunk::{GENERIC, META};
+    use crate::clock::ManualClock;
+    use crate::model::hash;
+    use crate::progress::Progress;
+    use crate::repo::{CreateOptions, Locked, Operation, Repository, WriterOptions};
+    use crate::storage::memory::MemoryStorage;
+
+    fn repository() -> Repository {
+        let storage = MemoryStorage::default();
+        Repository::create(&storage, &CreateOptions::default(), &ManualClock::at(1)).unwrap();
+        let index = Box::new(crate::index::memory::MemoryIndex::default());
+        Locked::read(Arc::new(storage)).unwrap().unlock(None, index, Arc::new(ManualClock::at(1)), "here").unwrap()
+    }
+
+    fn write(repo: &Repository, profile: &'static Profile, pieces: &[&[u8]], holes: &[u64]) -> Stream {
+        let progress = Progress::new();
+        let options = WriterOptions { compression: 1, dry_run: false, purpose: "test", operation: Operation::Write };
+        let writer = ChunkWriter::begin(repo, options, &progress).unwrap();
+        let mut stream = StreamWriter::new(&writer, ChunkKind::Data, profile, Vec::new());
+        for (piece, hole) in pieces.iter().zip(holes.iter().chain(std::iter::repeat(&0))) {
+            stream.write(piece).unwrap();
+            stream.hole(*hole).unwrap();
+        }
+        let stream = stream.finish().unwrap().0;
+        repo.abandon(writer.finish().unwrap()).unwrap();
+        stream
+    }
+
+    fn read(repo: &Repository, stream: &Stream) -> Vec<u8> {
+        let reader = ChunkReader::new(repo);
+        let mut leaves = StreamReader::new(&reader, stream);
+        let mut bytes = Vec::new();
+        while let Some(leaf) = leaves.next().unwrap() {
+            assert_eq!(leaf.offset, bytes.len() as u64);
+            if leaf.id.is_hole() {
+                bytes.resize(bytes.len() + usize::try_from(leaf.len).unwrap(), 0);
+            } else {
+                bytes.extend_from_slice(&reader.read(ChunkKind::Data, &leaf.id).unwrap());
+            }
+        }
+        bytes
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        hash::keyed_stream(&[3; 32], b"noise", &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn streams_of_every_depth_read_back() {
+        let repo = repository();
+        for (len, depth) in [(0, 0), (1, 0), (2048, 0), (200_000, 1), (9_000_000, 2)] {
+            let bytes = noise(len);
+            let stream = write(&repo, &META, &[&bytes], &[]);
+            assert_eq!((stream.len, stream.depth), (len as u64, depth), "{len}");
+            assert!(read(&repo, &stream) == bytes);
+        }
+    }
+
+    #[test]
+    fn cuts_do_not_depend_on_how_the_bytes_came() {
+        let repo = repository();
+        let bytes = noise(3_000_000);
+        let whole = write(&repo, &GENERIC, &[&bytes], &[]);
+        let pieces: Vec<&[u8]> = bytes.chunks(7919).collect();
+        assert_eq!(write(&repo, &GENERIC, &pieces, &[]), whole);
+    }
+
+    #[test]
+    fn holes_are_kept_and_cost_nothing() {
+        let repo = repository();
+        let stream = write(&repo, &GENERIC, &[&[], b"x", b"end"], &[1 << 40, 5000]);
+        assert_eq!(stream.len, (1 << 40) + 1 + 5000 + 3);
+        let reader = ChunkReader::new(&repo);
+        let mut leaves = StreamReader::new(&reader, &stream);
+        let mut lengths = Vec::new();
+        while let Some(leaf) = leaves.next().unwrap() {
+            lengths.push((leaf.len, leaf.id.is_hole()));
+        }
+        assert_eq!(lengths, [(1 << 40, true), (1, false), (5000, true), (3, false)]);
+        let only = write(&repo, &GENERIC, &[&[]], &[77]);
+        assert_eq!((only.len, only.depth, only.id.is_hole()), (77, 0, true));
+    }
+
+    #[test]
+    fn a_reference_with_a_wrong_length_is_noticed() {
+        let repo = repository();
+        let stream = write(&repo, &META, &[&noise(200_000)], &[]);
+        for wrong in [Stream { len: 199_999, ..stream }, Stream { len: 200_001, ..stream }, Stream { depth: 2, ..stream }] {
+            let reader = ChunkReader::new(&repo);
+            let mut leaves = StreamReader::new(&reader, &wrong);
+            let end = loop {
+                match leaves.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error.kind()),
+                }
+            };
+            assert_eq!(end, Err(crate::error::ErrorKind::Damaged), "{wrong:?}");
+        }
+    }
+}

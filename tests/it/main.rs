@@ -2,7 +2,12 @@
 
 mod cli;
 mod corpus;
+mod crash;
 mod docker;
+mod fuzz_seeds;
+mod harness;
 mod layers;
+mod lost_packs;
 mod processes;
 mod program;
+mod reader;

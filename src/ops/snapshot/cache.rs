@@ -169,7 +169,7 @@ fn put_time(out: &mut Vec<u8>, time: Timestamp) {
     out.extend_from_slice(&time.nanos.to_le_bytes());
 }
 
-fn decode(note: &[u8]) -> crate::error::Result<Record> {
+pub(super) fn decode(note: &[u8]) -> crate::error::Result<Record> {
     let mut fields = Fields::new(note, "a stat cache record");
     let time = |fields: &mut Fields<'_>| Ok::<_, crate::error::Error>(Timestamp::new(fields.i64()?, fields.u32()?));
     let mut record = Record { scanned: time(&mut fields)?, entries: BTreeMap::new() };

@@ -16,6 +16,12 @@ use crate::source::Source;
 use cache::StatCache;
 use capture::Captured;
 
+/// Whether `note` can be read as a record of the stat cache; for fuzz targets.
+#[cfg(feature = "testing")]
+pub fn is_stat_record(note: &[u8]) -> bool {
+    cache::decode(note).is_ok()
+}
+
 /// How to take a snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotOptions {
@@ -124,7 +130,7 @@ fn forget_missing_packs(repo: &Repository) -> Result<bool> {
         return Ok(true);
     }
     tracing::warn!(packs = lost.len(), "packs are missing from the repository; everything is read again to store what was lost");
-    repo.index().remove_packs(&lost)?;
+    repo.forget_lost_packs(&lost)?;
     Ok(false)
 }
 
