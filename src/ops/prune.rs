@@ -155,14 +155,22 @@ fn resolve_sessions(repo: &Repository, own: Option<SessionId>, dry_run: bool) ->
             .hint("run `icecore prune` on that host"));
         }
         if !dry_run {
-            repo.fence(id, state.next, own).map_err(|error| match error.kind() {
-                // It lived when the journals were read and had ended when its hold was looked for.
-                ErrorKind::AlreadyExists => busy("a session ended just now").on(id),
-                _ => error,
-            })?;
+            match repo.fence(id, state.next, own) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => check_ended(repo, id)?,
+                fenced => fenced?,
+            }
         }
     }
     Ok(())
+}
+
+/// A session wrote on after it was looked at. Most likely it was about to end, and lets go of its hold since; then there is
+/// nothing to do.
+fn check_ended(repo: &Repository, id: &SessionId) -> Result<()> {
+    match repo.refresh()?.sessions.get(id) {
+        Some(state) if !state.resolved => Err(busy("another icecore process is working on the repository").on(id)),
+        _ => Ok(()),
+    }
 }
 
 /// Completes what an interrupted prune decided: a condemned set without a decision frees nothing, a final set is deleted.

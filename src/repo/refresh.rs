@@ -350,7 +350,9 @@ impl Repository {
         for (session, sequence) in vanished {
             view.problems.push(Problem {
                 key: journal::entry_key(&session, sequence)?.to_string(),
-                what: "a snapshot that was here is gone, and no prune dropped it (after going back to an older copy of the repository: run `icecore reindex`)".to_owned(),
+                what: "a snapshot that was here is gone, and no prune dropped it (if the repository was put back from an older copy, \
+                       `icecore reindex` takes it as it is)"
+                    .to_owned(),
             });
         }
         Ok(())
