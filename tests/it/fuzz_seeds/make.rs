@@ -96,9 +96,29 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("key", "journal", "log/07070707070707070707070707070707/00000001"),
     ("key", "pack", "packs/01/0101010101010101010101010101010101010101010101010101010101010101"),
     ("key", "bad-parent", "packs/../config"),
+    ("settings", "all", SETTINGS),
+    ("settings", "bad-key", "repositry = \"/srv/icecore\"\n"),
+    ("settings", "bad-type", "[forget]\nkeep_last = \"\u{e9}\\u001b\"\n"),
     ("tree_path", "deep", "/etc//./cron.d/job/"),
     ("tree_path", "bad-parent", "etc/../shadow"),
 ];
+
+const SETTINGS: &str = r#"repository = "/srv/icecore"
+state_dir = "/var/lib/icecore-state"
+password_file = "/etc/icecore/password"
+docker_host = "unix:///var/run/docker.sock"
+
+[snapshot]
+tags = ["nightly"]
+compression = 3
+one_file_system = true
+
+[forget]
+keep_last = 3
+keep_within = "2d"
+keep_daily = 7
+keep_tags = ["before-upgrade"]
+"#;
 
 fn name(text: &str) -> Option<Name> {
     Some(Name::new(text.as_bytes()).unwrap())
