@@ -46,7 +46,12 @@ pub(super) fn repository(context: &Context) -> Result<Repository> {
 pub(super) fn repository_with(context: &Context, asking: Asking) -> Result<Repository> {
     let storage: Arc<dyn Storage> = Arc::from(storage(&context.globals)?);
     let locked = Locked::read(storage)?;
-    let secret = if locked.is_encrypted()? { Some(known_secret(&context.globals, asking)?) } else { None };
+    let secret = if locked.is_encrypted()? {
+        Some(known_secret(&context.globals, asking)?)
+    } else {
+        refuse_needless_secret(&context.globals, &locked)?;
+        None
+    };
     let host = host();
     let tag = IndexTag { repository: locked.id(), host: host.clone(), format: NOTES_FORMAT };
     let opened = index::open(&state_dir(&context.globals, locked.id())?, &tag, MEMORY_BYTES_DEFAULT)?;
@@ -108,6 +113,17 @@ fn known_secret(globals: &Globals, asking: Asking) -> Result<Secret> {
         Some(place) => secret::fetch(&place),
         None if asking == Asking::Never => Err(Error::new(ErrorKind::Usage, "no passphrase or key file was given")),
         None => secret::ask("passphrase", false),
+    }
+}
+
+/// Somebody who gives a secret expects encryption. A repository without it may be one whose config was swapped by whoever
+/// can write to its storage, to be sent in the clear what was sealed before.
+fn refuse_needless_secret(globals: &Globals, locked: &Locked) -> Result<()> {
+    match secret::place(&flags(globals), &|name| std::env::var_os(name)) {
+        None => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::WrongKey, "a passphrase or key file was given, but the repository is not encrypted")
+            .on(locked.id())
+            .hint("if it never was, leave the passphrase out; if it was, its config was replaced: restore `config` from a copy")),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct SnapshotFact {
     tags: Vec<String>,
     parent: Option<String>,
     program: String,
-    /// The engine's facts of a volume; secrets among its options are masked.
+    /// What the engine knew of the volume; null for a directory. Secrets of its options are masked.
     volume: Option<VolumeFacts>,
 }
 
@@ -88,6 +88,7 @@ impl From<&Committed> for SnapshotFact {
     }
 }
 
+/// An encrypted repository keeps the secrets of options; a terminal or log is no place for them.
 fn masked(facts: VolumeFacts) -> VolumeFacts {
     let options = access::mask_options(facts.options.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     VolumeFacts { options, ..facts }
@@ -180,6 +181,16 @@ mod tests {
         assert_eq!(ids(At::Moment(Timestamp::new(199, 0))), ["a1", "b1"]);
         assert_eq!(ids(At::Latest), ["a2", "b1", "c1"]);
         assert!(ids(At::Moment(Timestamp::new(1, 0))).is_empty());
+    }
+
+    #[test]
+    fn json_has_the_facts_of_a_volume_without_its_secrets() {
+        let mut snapshot = committed("abcdef012345", SourceKind::Volume, "pg", "h", 1, 0);
+        let options = vec![("o".to_owned(), "username=u,password=hunter2".to_owned())];
+        snapshot.record.volume = Some(VolumeFacts { driver: "local".into(), options, ..VolumeFacts::default() });
+        let fact = serde_json::to_value(SnapshotFact::from(&snapshot)).unwrap_or_default();
+        assert_eq!(fact["volume"]["driver"], "local");
+        assert_eq!(fact["volume"]["options"][0][1], "username=u,password=***");
     }
 
     #[test]

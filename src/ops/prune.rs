@@ -11,8 +11,8 @@ use crate::index::{BlobEntry, PackInfo};
 use crate::model::{ChunkId, NodeKind, PackId, SessionId, Stream, Xattrs};
 use crate::progress::Progress;
 use crate::repo::{
-    self, ChunkReader, ChunkWriter, Committed, CycleSet, NodeReader, ObjectType, Operation, Repository, Session, StreamReader, View,
-    WriterOptions,
+    self, ChunkReader, ChunkWriter, Committed, CycleSet, NodeReader, ObjectType, Operation, Problem, Repository, Session, StreamReader,
+    View, WriterOptions,
 };
 use crate::seal::compress;
 use crate::seal::keys::ChunkKind;
@@ -92,8 +92,9 @@ pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> 
         let cycle = view.cycle + 1;
         put_set(repo, cycle, ObjectType::Condemned, &set)?;
         // A session that began before the condemned set was there may rely on it; one that began after has read it.
-        let unused = others_alive(repo, session.id())
-            .and_then(|alive| if alive.is_empty() { still_unused(repo, &view, &snapshots, &plan, progress) } else { Ok(false) });
+        let unused = others_alive(repo, session.id()).and_then(|alive| {
+            if alive.is_empty() { still_unused(repo, session.id(), &view, &snapshots, &plan, progress) } else { Ok(false) }
+        });
         let decided = matches!(unused, Ok(true));
         if !decided {
             set = CycleSet::default();
@@ -174,7 +175,7 @@ fn finish_last_cycle(repo: &Repository, dry_run: bool) -> Result<()> {
     let decided = repo.refresh()?;
     let there = repo.storage().list("packs")?;
     let left: Vec<PackId> =
-        there.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).filter(|id| decided.dead.contains(id)).collect();
+        there.iter().filter_map(|listed| repo::parse_pack_key(&listed.key)).filter(|id| decided.removed.contains(id)).collect();
     delete(repo, &left)?;
     drop_snapshots(repo, &decided.dropped_left.iter().copied().collect::<Vec<_>>())
 }
@@ -185,11 +186,16 @@ fn readable_snapshots(repo: &Repository) -> Result<Vec<Committed>> {
     let view = repo.view();
     let stored: Result<Vec<Committed>> =
         view.snapshots.iter().map(|(session, sequence)| repo.load_snapshot_from_storage(session, *sequence)).collect();
-    // Damaged deltas and markers hide nothing: packs tell for themselves, and what is not known to be forgotten is kept.
-    match problems.iter().find(|problem| problem.key.starts_with("log/") || problem.key.starts_with("gc/")) {
+    match problems.iter().find(|problem| !hides_nothing(problem)) {
         Some(problem) => Err(refuse(&problem.what).on(&problem.key)),
         None => stored.map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()) } else { error }),
     }
+}
+
+/// Whether damage can't hide a snapshot or a decision: packs tell for themselves what a delta would tell, and what is not
+/// known to be forgotten is kept.
+fn hides_nothing(problem: &Problem) -> bool {
+    !problem.key.starts_with("log/") && !problem.key.starts_with("gc/")
 }
 
 fn refuse(why: &str) -> Error {
@@ -277,7 +283,7 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
     let mut packs = BTreeMap::new();
     for listed in repo.storage().list("packs")? {
         let Some(id) = repo::parse_pack_key(&listed.key) else { continue };
-        if view.dead.contains(&id) {
+        if view.removed.contains(&id) {
             continue;
         }
         // A pack whose footer can't be read is in no index. Nobody refers to it (all that is live is looked for below), and
@@ -373,7 +379,7 @@ fn check_share(report: &PruneReport, options: &PruneOptions) -> Result<()> {
                 ErrorKind::Usage,
                 format!("prune would free {percent} % of the repository, more than the {max} % that were allowed"),
             )
-            .hint("look at `icecore snapshots`; allow more with --max-free"))
+            .hint("look at `icecore snapshots`; allow more with --free-max"))
         }
         _ => Ok(()),
     }
@@ -417,13 +423,14 @@ fn put_set(repo: &Repository, cycle: u64, kind: ObjectType, set: &CycleSet) -> R
 }
 
 /// Looks once more, after the condemned set is durable: no snapshot came up that was not marked.
-fn still_unused(repo: &Repository, view: &View, marked: &[Committed], plan: &Plan, progress: &Progress) -> Result<bool> {
+fn still_unused(repo: &Repository, own: SessionId, view: &View, marked: &[Committed], plan: &Plan, progress: &Progress) -> Result<bool> {
     let now = repo.refresh()?;
+    let unresolved = now.sessions.iter().any(|(id, state)| *id != own && !state.resolved);
+    if unresolved || !now.problems.iter().all(hides_nothing) {
+        return Ok(false);
+    }
     let known: BTreeSet<_> = marked.iter().map(|snapshot| (snapshot.session, snapshot.sequence)).collect();
     let fresh: Vec<_> = now.snapshots.difference(&known).filter(|key| !view.forgotten.contains(key)).collect();
-    if fresh.is_empty() {
-        return Ok(now.problems.is_empty());
-    }
     let condemned: HashSet<&PackId> = plan.remove.iter().collect();
     let mut snapshots = Vec::new();
     for (session, sequence) in fresh {
@@ -507,8 +514,10 @@ fn sweep_journals(repo: &Repository, view: &View, own: SessionId) -> Result<()> 
         }
     }
     for listed in repo.storage().list("hb")? {
-        if !repo.storage().held(&listed.key)? {
-            repo.storage().delete(&listed.key)?;
+        // Taken and dropped, which removes it under its lock: a session that begins at this moment keeps its own.
+        match repo.storage().hold(&listed.key) {
+            Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
+            _ => {}
         }
     }
     Ok(())

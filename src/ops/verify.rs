@@ -158,7 +158,7 @@ fn verify_delta(repo: &Repository, key: &Key, packs: &[PackId], report: &mut Ver
     match delta {
         Ok(_) => Ok(()),
         // Prune removes a delta once all its packs are gone.
-        Err(error) if error.kind() == ErrorKind::NotFound && packs.iter().all(|id| repo.view().dead.contains(id)) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound && packs.iter().all(|id| repo.view().removed.contains(id)) => Ok(()),
         Err(error) => {
             add(report, damage_of(key, error)?);
             Ok(())
@@ -181,7 +181,7 @@ fn verify_packs(repo: &Repository, options: &VerifyOptions, progress: &Progress,
     let view = repo.view();
     let listed: Vec<(PackId, Listed)> =
         repo.storage().list("packs")?.into_iter().filter_map(|listed| Some((repo::parse_pack_key(&listed.key)?, listed))).collect();
-    let listed: Vec<_> = listed.into_iter().filter(|(id, _)| !view.dead.contains(id)).collect();
+    let listed: Vec<_> = listed.into_iter().filter(|(id, _)| !view.removed.contains(id)).collect();
     progress.bytes_total.store(if options.data { listed.iter().map(|(_, listed)| listed.len).sum() } else { 0 }, Ordering::Relaxed);
     progress.files_total.store(listed.len() as u64, Ordering::Relaxed);
 
@@ -222,7 +222,7 @@ fn verify_packs(repo: &Repository, options: &VerifyOptions, progress: &Progress,
     report.bytes += shared.bytes.load(Ordering::Relaxed);
     let there: HashSet<PackId> = listed.iter().map(|(id, _)| *id).collect();
     for pack in repo.index().packs()? {
-        if !there.contains(&pack.id) && !view.dead.contains(&pack.id) {
+        if !there.contains(&pack.id) && !view.removed.contains(&pack.id) {
             add(report, Damage { object: repo::pack_key(&pack.id)?.to_string(), problem: "the pack is missing".to_owned() });
         }
     }
@@ -254,7 +254,7 @@ fn verify_pack(
         Ok((_, footer)) => footer,
         Err(error) => {
             // A pack that a prune removed meanwhile was in its final set.
-            if error.kind() == ErrorKind::NotFound && repo.refresh()?.dead.contains(id) {
+            if error.kind() == ErrorKind::NotFound && repo.refresh()?.removed.contains(id) {
                 return Ok(());
             }
             lock(&shared.damaged).push(damage_of(&listed.key, error)?);

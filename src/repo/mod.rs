@@ -143,6 +143,7 @@ impl Locked {
 impl Repository {
     /// Makes a repository: the first key slot, then `config`, whose presence makes it one.
     pub fn create(storage: &dyn Storage, options: &CreateOptions, clock: &dyn Clock) -> Result<RepositoryId> {
+        let _alone = storage.hold(&"lock/init".parse()?)?;
         if storage.size(&config_key()?)?.is_some() {
             return Err(already(storage));
         }
@@ -153,9 +154,11 @@ impl Repository {
                     .hint("restore the file `config` from a copy, or choose another place"));
             }
         }
-        // Slots of an `init` that did not get to its config open nothing.
-        for stale in storage.list("keys")? {
-            storage.delete(&stale.key)?;
+        // Slots of an `init` that did not get to its config open nothing; its probe means nothing.
+        for prefix in ["keys", "probe"] {
+            for stale in storage.list(prefix)? {
+                storage.delete(&stale.key)?;
+            }
         }
         let put_if_absent = probe_put_if_absent(storage)?;
         let repository = RepositoryId(seal::random_array()?);
@@ -266,6 +269,8 @@ impl Repository {
 
     /// Removes a slot by id or unique prefix; never the last one, nor the one that this process came in with.
     pub fn remove_slot(&self, id: &str) -> Result<SlotInfo> {
+        // Two removals at once could each take the other's last slot for the one that stays.
+        let _alone = self.storage.hold(&"lock/keys".parse()?)?;
         let mut slots = self.slots()?;
         let usable = slots.len();
         slots.retain(|slot| !id.is_empty() && slot.id.starts_with(id));
@@ -368,7 +373,9 @@ fn open_slots(storage: &dyn Storage, config: &Config, secret: &Secret) -> Result
         }) {
             Ok(secrets) => return Ok((Keys::new(secrets, config.suite()?), Some(id))),
             Err(error) if error.kind() == ErrorKind::WrongKey => {}
-            Err(error) if error.kind() == ErrorKind::Damaged => damaged = Some(error.on(format!("keys/{id}"))),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                damaged = Some(error.on(format!("keys/{id}")))
+            }
             Err(error) => return Err(error),
         }
     }

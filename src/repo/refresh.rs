@@ -59,12 +59,15 @@ pub struct View {
     pub forgotten: BTreeSet<(SessionId, u32)>,
     /// Every snapshot that prune has dropped for good.
     pub dropped: BTreeSet<(SessionId, u32)>,
-    /// Of those, entries that are still there: the prune was interrupted.
+    /// Of those, entries or forget markers that are still there: the prune was interrupted.
     pub dropped_left: BTreeSet<(SessionId, u32)>,
     /// Every session.
     pub sessions: BTreeMap<SessionId, SessionState>,
     /// Packs that must not be used any more: condemned and not rescued, or final (rule W2).
     pub dead: HashSet<PackId>,
+    /// Of those, packs that a prune has decided to delete. Only these are gone for readers: what is condemned and not
+    /// decided yet may hold chunks of snapshots that were committed while prune looked.
+    pub removed: HashSet<PackId>,
     /// The last cycle of prune; 0 before the first.
     pub cycle: u64,
     /// What is not as it should be.
@@ -89,6 +92,9 @@ impl Repository {
     pub fn refresh(&self) -> Result<Arc<View>> {
         let mut view = View::default();
         self.read_cycles(&mut view)?;
+        // Before the journals: prune removes a forgotten entry first and its marker last, so that whoever reads in this order
+        // never takes a snapshot that goes for one that stays.
+        let forgets = self.read_forgets(&mut view)?;
         let mut unindexed = false;
         let mut entries = HashSet::new();
         for listed in self.storage.list("log")? {
@@ -100,7 +106,7 @@ impl Repository {
                 view.dropped_left.insert((session, sequence));
                 continue;
             }
-            match self.take_in(&listed.key, &session, sequence, &view.dead) {
+            match self.take_in(&listed.key, &session, sequence, &view.removed) {
                 Ok(Seen::Begin(host)) => entry_state(&mut view, session).host = Some(host),
                 Ok(Seen::Snapshot) => {
                     view.snapshots.insert((session, sequence));
@@ -127,7 +133,8 @@ impl Repository {
             }
         }
         self.note_vanished(&mut view, &entries)?;
-        self.read_forgets(&mut view)?;
+        view.forgotten = view.snapshots.intersection(&forgets).copied().collect();
+        view.snapshots.retain(|entry| !forgets.contains(entry));
         if unindexed {
             self.index_unknown_packs(&mut view)?;
         }
@@ -141,7 +148,7 @@ impl Repository {
     fn index_unknown_packs(&self, view: &mut View) -> Result<()> {
         for listed in self.storage.list("packs")? {
             let Some(id) = read::parse_pack_key(&listed.key) else { continue };
-            if view.dead.contains(&id) || self.index.pack_number(&id)?.is_some() {
+            if view.removed.contains(&id) || self.index.pack_number(&id)?.is_some() {
                 continue;
             }
             match read::read_footer(self, &id, listed.len) {
@@ -156,6 +163,22 @@ impl Repository {
         Ok(())
     }
 
+    /// Takes packs out of the index that the repository has lost. First the stat cache goes, for all sources and for good:
+    /// it vouches for files whose chunks may be among what was lost, and once the packs are out of the index nothing else
+    /// tells that it does.
+    pub fn forget_lost_packs(&self, lost: &[PackId]) -> Result<()> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        self.index.for_each_note(Table::Stat, b"", &mut |key, _| {
+            records.push((key.to_vec(), None));
+            Ok(())
+        })?;
+        self.index.set_notes(Table::Stat, &records)?;
+        self.index.remove_packs(lost)
+    }
+
     /// Adds packs to the index that it should know and does not, as when one was brought back from a copy.
     pub(super) fn look_for_packs(&self) -> Result<()> {
         let mut view = View { dead: self.view().dead.clone(), ..View::default() };
@@ -165,7 +188,7 @@ impl Repository {
     /// Names, in a CHECKPOINT of `session`, the packs that no journal names: what a session left that died before its own
     /// entry, and what only the packs' footers told of. Others could not find their chunks otherwise (rule W6).
     pub(super) fn adopt(&self, session: &mut Session) -> Result<()> {
-        let mut view = View { dead: self.view().dead.clone(), ..View::default() };
+        let mut view = View { removed: self.view().removed.clone(), ..View::default() };
         let died = self.died(session.id())?;
         if !died.is_empty() {
             self.index_unknown_packs(&mut view)?;
@@ -175,10 +198,10 @@ impl Repository {
             unnamed.extend(PackId::from_slice(&key[UNNAMED.len()..]));
             Ok(())
         })?;
-        unnamed.retain(|id| !view.dead.contains(id));
+        unnamed.retain(|id| !view.removed.contains(id));
         // What was pruned, never got its final name or is damaged: nobody may rely on it.
         let gone = self.name_packs(session, &unnamed)?;
-        self.index.remove_packs(&gone)?;
+        self.forget_lost_packs(&gone)?;
         self.note_named(&gone)?;
         let adopted: Vec<_> = died.iter().map(|id| ([ADOPTED, id.as_bytes()].concat(), Some(Vec::new()))).collect();
         self.index.set_notes(Table::Meta, &adopted)
@@ -253,6 +276,7 @@ impl Repository {
             dropped_left: fresh.dropped_left.clone(),
             sessions: fresh.sessions.clone(),
             dead: fresh.dead.clone(),
+            removed: fresh.removed.clone(),
             cycle: fresh.cycle,
             problems,
         };
@@ -295,6 +319,7 @@ impl Repository {
         let key = journal::entry_key(session, sequence)?;
         let body = minicbor::to_vec(&Entry::Fence { by }).map_err(|e| Error::damaged("cannot encode a fence").because(e.to_string()))?;
         object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Journal, &key, &body)
+            .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { error.with_kind(ErrorKind::Busy) } else { error })
     }
 
     /// What a journal entry publishes; none for entries that publish nothing.
@@ -324,7 +349,7 @@ impl Repository {
         }
     }
 
-    fn take_in(&self, key: &Key, session: &SessionId, sequence: u32, dead: &HashSet<PackId>) -> std::result::Result<Seen, Taken> {
+    fn take_in(&self, key: &Key, session: &SessionId, sequence: u32, removed: &HashSet<PackId>) -> std::result::Result<Seen, Taken> {
         let note_key = note_key(session, sequence);
         if let Some(note) = self.index.note(Table::Journal, &note_key)?
             && let Some(seen) = seen(&note)
@@ -335,21 +360,21 @@ impl Repository {
         let (_, entry) = journal::decode(&self.keys, &self.config.repository, key, &mut object.clone())?;
         let seen = seen(&note(&entry)).unwrap_or(Seen::Other);
         if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } = &entry {
-            self.take_in_published(published, dead)
+            self.take_in_published(published, removed)
                 .map_err(|(at, error)| Taken::Delta(at.unwrap_or_else(|| key.clone()), seen.clone(), error))?;
         }
         self.index.set_notes(Table::Journal, &notes(session, sequence, &entry, &object))?;
         Ok(seen)
     }
 
-    fn take_in_published(&self, published: &Published, dead: &HashSet<PackId>) -> std::result::Result<(), (Option<Key>, Error)> {
+    fn take_in_published(&self, published: &Published, removed: &HashSet<PackId>) -> std::result::Result<(), (Option<Key>, Error)> {
         let mut packs = Vec::new();
         if let Some(inline) = &published.inline {
             packs = delta::decode(inline).map_err(|e| (None, e))?;
         }
         for name in &published.deltas {
             let key: Key = name.parse().map_err(|e| (None, e))?;
-            let known = |id: &PackId| Ok::<_, Error>(dead.contains(id) || self.index.pack_number(id)?.is_some());
+            let known = |id: &PackId| Ok::<_, Error>(removed.contains(id) || self.index.pack_number(id)?.is_some());
             let read = || delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key)?);
             match read() {
                 Ok(more) => packs.extend(more),
@@ -365,7 +390,7 @@ impl Repository {
                 }
             }
         }
-        for pack in packs.iter().filter(|pack| !dead.contains(&pack.id)) {
+        for pack in packs.iter().filter(|pack| !removed.contains(&pack.id)) {
             let insert = || {
                 if self.index.pack_number(&pack.id)?.is_none() {
                     self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
@@ -406,6 +431,7 @@ impl Repository {
                     if decided {
                         self.index.remove_packs(&set.packs)?;
                         view.dropped.extend(set.dropped);
+                        view.removed.extend(&set.packs);
                     }
                     view.dead.extend(set.packs);
                 }
@@ -417,21 +443,24 @@ impl Repository {
     }
 
     /// A marker that does not open forgets nothing: nobody without the key may make snapshots disappear.
-    fn read_forgets(&self, view: &mut View) -> Result<()> {
+    fn read_forgets(&self, view: &mut View) -> Result<BTreeSet<(SessionId, u32)>> {
+        let mut forgets = BTreeSet::new();
         for listed in self.storage.list("forget")? {
             let named = listed.key.as_str().strip_prefix("forget/").and_then(|name| name.split_once('-'));
             let Some((Ok(session), Ok(sequence))) = named.map(|(session, sequence)| (session.parse(), sequence.parse())) else { continue };
+            if view.dropped.contains(&(session, sequence)) {
+                view.dropped_left.insert((session, sequence));
+                continue;
+            }
             match object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &listed.key) {
                 Ok(_) => {
-                    if view.snapshots.remove(&(session, sequence)) {
-                        view.forgotten.insert((session, sequence));
-                    }
+                    forgets.insert((session, sequence));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => view.problems.push(problem(&listed.key, &error)?),
             }
         }
-        Ok(())
+        Ok(forgets)
     }
 }
 

@@ -139,7 +139,10 @@ impl Repository {
         let body = minicbor::to_vec((snapshot.id, self.clock.now()))
             .map_err(|e| Error::damaged("cannot encode a forget marker").because(e.to_string()))?;
         match object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &key, &body) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            // Forgotten before, if the marker that is there is one.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Forget, &key).map(|_| ())
+            }
             put => put,
         }
     }

@@ -2,8 +2,8 @@
 //! commit wants, so a snapshot can't be committed before everything it refers to is durable.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
@@ -66,7 +66,7 @@ pub struct ChunkWriter<'r> {
     unpublished: Mutex<Unpublished>,
     checked_packs: Mutex<HashMap<PackNumber, bool>>,
     pack_sequence: AtomicU64,
-    broken: AtomicBool,
+    broken: OnceLock<FirstFailure>,
     totals: Totals,
 }
 
@@ -108,6 +108,12 @@ struct OpenPacks {
 struct OpenPack {
     builder: PackBuilder,
     keys: PackKeys,
+}
+
+/// What broke a writer, in words.
+struct FirstFailure {
+    why: String,
+    hint: Option<String>,
 }
 
 /// Packs that are durable and in no journal entry yet.
@@ -154,7 +160,7 @@ impl<'r> ChunkWriter<'r> {
             unpublished: Mutex::new(unpublished),
             checked_packs: Mutex::default(),
             pack_sequence: AtomicU64::new(0),
-            broken: AtomicBool::new(false),
+            broken: OnceLock::new(),
             totals: Totals::default(),
         })
     }
@@ -227,10 +233,7 @@ impl<'r> ChunkWriter<'r> {
             }
             // The claim stays until the pack is in the index.
             Ok(true) => Ok(true),
-            Err(error) => {
-                self.broken.store(true, Ordering::SeqCst);
-                Err(error)
-            }
+            Err(error) => Err(self.fails_with(error)),
         }
     }
 
@@ -321,11 +324,7 @@ impl<'r> ChunkWriter<'r> {
             return Ok(());
         }
         let _slot = self.publishing_slot();
-        let published = self.publish_in_slot(open);
-        if published.is_err() {
-            self.broken.store(true, Ordering::SeqCst);
-        }
-        published
+        self.publish_in_slot(open).map_err(|error| self.fails_with(error))
     }
 
     fn publish_in_slot(&self, open: OpenPack) -> Result<()> {
@@ -428,12 +427,21 @@ impl<'r> ChunkWriter<'r> {
         Slot(&self.publishing)
     }
 
-    /// After one failed write nothing more is accepted: what other threads were told would be durable may not be.
+    /// Refuses all that comes after `error`, which is returned.
+    fn fails_with(&self, error: Error) -> Error {
+        self.broken.get_or_init(|| FirstFailure { why: error.to_string(), hint: error.advice().map(str::to_owned) });
+        error
+    }
+
+    /// After one failed write nothing more is accepted: what other threads were told would be durable may not be. Another
+    /// thread may be the first to report, so it says what happened to the one that met it.
     fn check_broken(&self) -> Result<()> {
-        if self.broken.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorKind::Storage, "an earlier write to the repository failed"));
-        }
-        Ok(())
+        let Some(first) = self.broken.get() else { return Ok(()) };
+        let error = Error::new(ErrorKind::Storage, "an earlier write to the repository failed").because(first.why.clone());
+        Err(match &first.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        })
     }
 }
 

@@ -97,6 +97,10 @@ impl Slot {
             (SlotKind::Passphrase, Secret::Passphrase(_)) | (SlotKind::KeyFile, Secret::KeyFile(_)) => {}
             _ => return Err(wrong()),
         }
+        if self.role != 0 {
+            return Err(Error::new(ErrorKind::Unsupported, format!("key role {} is unknown to this version", self.role))
+                .hint("use a newer icecore, or another key"));
+        }
         let mut bundle = Zeroizing::new(self.wrapped.clone());
         let plain = self.wrapping_key(secret)?.open(0, &self.aad(), &mut bundle).map_err(|_| wrong())?;
         minicbor::decode(plain).map_err(|e| Error::damaged("a key bundle is malformed").because(e.to_string()))

@@ -130,7 +130,7 @@ fn forget_missing_packs(repo: &Repository) -> Result<bool> {
         return Ok(true);
     }
     tracing::warn!(packs = lost.len(), "packs are missing from the repository; everything is read again to store what was lost");
-    repo.index().remove_packs(&lost)?;
+    repo.forget_lost_packs(&lost)?;
     Ok(false)
 }
 
