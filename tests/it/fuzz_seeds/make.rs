@@ -347,11 +347,17 @@ fn stores() -> Vec<(&'static str, Vec<u8>)> {
     let listed = [chunk(0, content), chunk(2, &split), chunk(1, &below), vec![END], record(at(below.len(), 16, 0, 1))].concat();
     let twice = [&below[..], &below].concat();
     let unsorted = [chunk(1, &twice), vec![END], record(at(twice.len(), 16, 0, 0))].concat();
+    let files = [node("a", NodeKind::File(file)), node("b", NodeKind::File(Stream { len: file.len + 1, ..file }))].concat();
+    let lengths = [chunk(0, content), chunk(2, &holes), chunk(1, &files), vec![END], record(at(files.len(), 16, 0, 2))].concat();
     vec![
-        ("tree", good),
+        ("tree", good.clone()),
         ("empty", [vec![END], record(Stream::EMPTY)].concat()),
         ("bad-kind", [&chunks[..], &record(at(content.len(), 16, 0, 0))].concat()),
         ("bad-list", listed),
         ("bad-order", unsorted),
+        // A file whose bytes are stored as a list: verify looked for the chunk only, and restore refused it.
+        ("bad-data-kind", [&chunk(2, content)[..], &good[chunk(0, content).len()..]].concat()),
+        // Two files of one list that claim different lengths: verify took the second for the first.
+        ("bad-second-length", lengths),
     ]
 }
