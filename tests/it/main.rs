@@ -1,5 +1,4 @@
 //! All integration tests, in one binary.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod cli;
 mod crash;
