@@ -27,7 +27,7 @@ build:
 
 bench:
 	@.ci/packages build
-	@.ci/cargo bench --locked
+	@.ci/cargo bench --locked --bench '*'
 
 fuzz:
 	@.ci/packages build

@@ -152,6 +152,12 @@ fn check_author(path: &Path, facts: &Metadata) -> Result<()> {
     Ok(())
 }
 
+/// Reads `text`, which is the content of `path`, and says what is wrong with it; for fuzz targets.
+#[cfg(feature = "testing")]
+pub(super) fn problem(text: &str) -> Option<Error> {
+    parse(Path::new("icecore.toml"), text).err()
+}
+
 /// Reads `text`, which is the content of `path`.
 fn parse(path: &Path, text: &str) -> Result<Settings> {
     let origin = Origin { path, text };

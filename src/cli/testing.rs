@@ -3,6 +3,7 @@
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
+use super::config;
 use super::select::Selector;
 use super::time::{self, At};
 use crate::clock::Timestamp;
@@ -32,6 +33,11 @@ pub fn snapshot(text: &str) -> Option<SnapshotId> {
     ];
     let selector = Selector { all: &all, host: "here".into(), directory: "/home/u".into(), now: now() };
     selector.snapshot(text).ok().map(|found| found.id)
+}
+
+/// Reads a configuration file. What is wrong with it, in words.
+pub fn settings(text: &str) -> Result<(), String> {
+    config::problem(text).map_or(Ok(()), |problem| Err(problem.to_string()))
 }
 
 fn now() -> Zoned {

@@ -13,6 +13,7 @@ use crate::model::{ChunkId, Node, NodeKind, PackId, SourceIdentity, Stream, Tree
 use crate::pack::{self, Footer};
 use crate::progress::Progress;
 use crate::repo::{self, ChunkReader, Committed, Entry, NodeReader, ObjectType, Operation, Repository, StreamReader};
+use crate::seal::keys::ChunkKind;
 use crate::storage::{Key, Listed};
 
 /// How deep to look.
@@ -339,7 +340,7 @@ struct Open<'a, 'r> {
 }
 
 impl<'a> Trees<'a> {
-    fn verify_snapshot(&self, snapshot: &Committed, clean: &mut HashSet<(ChunkId, u8)>, report: &mut VerifyReport) -> Result<()> {
+    fn verify_snapshot(&self, snapshot: &Committed, clean: &mut HashSet<(ChunkKind, Stream)>, report: &mut VerifyReport) -> Result<()> {
         // The record as the repository has it, not this host's copy of it.
         if let Err(error) = self.repo.load_snapshot_from_storage(&snapshot.session, snapshot.sequence) {
             add(report, damage_of(&repo::entry_key(&snapshot.session, snapshot.sequence)?, error)?);
@@ -377,7 +378,7 @@ impl<'a> Trees<'a> {
         snapshot: &Committed,
         node: &Node,
         path: TreePath,
-        clean: &mut HashSet<(ChunkId, u8)>,
+        clean: &mut HashSet<(ChunkKind, Stream)>,
         stack: &mut Vec<Open<'s, 'a>>,
         report: &mut VerifyReport,
     ) -> Result<()> {
@@ -393,25 +394,25 @@ impl<'a> Trees<'a> {
         }
         if let NodeKind::Directory(stream) = &node.kind
             && stream.len > 0
-            && !clean.contains(&(stream.id, stream.depth))
+            && !clean.contains(&(ChunkKind::Tree, *stream))
         {
             stack.push(Open { path, stream: *stream, nodes: NodeReader::new(&self.reader, stream), clean: true });
         }
         Ok(())
     }
 
-    fn leave(&self, clean: &mut HashSet<(ChunkId, u8)>, stack: &mut Vec<Open<'_, 'a>>) {
+    fn leave(&self, clean: &mut HashSet<(ChunkKind, Stream)>, stack: &mut Vec<Open<'_, 'a>>) {
         let Some(done) = stack.pop() else { return };
         if done.clean {
-            clean.insert((done.stream.id, done.stream.depth));
+            clean.insert((ChunkKind::Tree, done.stream));
         } else if let Some(above) = stack.last_mut() {
             above.clean = false;
         }
     }
 
-    /// Every chunk of a file is in a pack that is good, with the length that the list says.
-    fn content(&self, stream: &Stream, clean: &mut HashSet<(ChunkId, u8)>) -> Result<()> {
-        if stream.depth > 0 && clean.contains(&(stream.id, stream.depth)) {
+    /// Every chunk of a file is in a pack that is good, of the kind and with the length that the list says.
+    fn content(&self, stream: &Stream, clean: &mut HashSet<(ChunkKind, Stream)>) -> Result<()> {
+        if stream.depth > 0 && clean.contains(&(ChunkKind::Data, *stream)) {
             return Ok(());
         }
         let mut leaves = StreamReader::new(&self.reader, stream);
@@ -421,6 +422,9 @@ impl<'a> Trees<'a> {
             }
             let location = self.reader.locate(&leaf.id)?;
             let pack = self.repo.index().pack(location.pack)?;
+            if location.blob.kind != ChunkKind::Data.number() {
+                return Err(Error::damaged("a chunk is of another kind than the reference to it").on(leaf.id));
+            }
             if u64::from(location.blob.raw_len) != leaf.len {
                 return Err(Error::damaged("a chunk has another length than its list says").on(leaf.id));
             }
@@ -432,7 +436,7 @@ impl<'a> Trees<'a> {
             }
         }
         if stream.depth > 0 {
-            clean.insert((stream.id, stream.depth));
+            clean.insert((ChunkKind::Data, *stream));
         }
         Ok(())
     }

@@ -24,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pack_header", packs::header),
     ("pack_index", packs::index),
     ("pack_trailer", packs::trailer),
+    ("settings", text::settings),
     ("slot", records::slot),
     ("snapshot", records::snapshot),
     ("snapshot_name", text::snapshot_name),

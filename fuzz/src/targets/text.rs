@@ -65,3 +65,15 @@ pub(super) fn tree_path(bytes: &[u8]) -> bool {
     assert!(path.parent().is_none_or(|parent| path.starts_with(&parent)));
     true
 }
+
+/// A configuration file. What is said about a bad one steers no terminal.
+pub(super) fn settings(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    match testing::settings(text) {
+        Ok(()) => true,
+        Err(problem) => {
+            assert!(!problem.chars().any(|c| c.is_control() && c != '\n'), "{problem:?}");
+            false
+        }
+    }
+}

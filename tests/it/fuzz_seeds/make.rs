@@ -96,9 +96,29 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("key", "journal", "log/07070707070707070707070707070707/00000001"),
     ("key", "pack", "packs/01/0101010101010101010101010101010101010101010101010101010101010101"),
     ("key", "bad-parent", "packs/../config"),
+    ("settings", "all", SETTINGS),
+    ("settings", "bad-key", "repositry = \"/srv/icecore\"\n"),
+    ("settings", "bad-type", "[forget]\nkeep_last = \"\u{e9}\\u001b\"\n"),
     ("tree_path", "deep", "/etc//./cron.d/job/"),
     ("tree_path", "bad-parent", "etc/../shadow"),
 ];
+
+const SETTINGS: &str = r#"repository = "/srv/icecore"
+state_dir = "/var/lib/icecore-state"
+password_file = "/etc/icecore/password"
+docker_host = "unix:///var/run/docker.sock"
+
+[snapshot]
+tags = ["nightly"]
+compression = 3
+one_file_system = true
+
+[forget]
+keep_last = 3
+keep_within = "2d"
+keep_daily = 7
+keep_tags = ["before-upgrade"]
+"#;
 
 fn name(text: &str) -> Option<Name> {
     Some(Name::new(text.as_bytes()).unwrap())
@@ -327,11 +347,17 @@ fn stores() -> Vec<(&'static str, Vec<u8>)> {
     let listed = [chunk(0, content), chunk(2, &split), chunk(1, &below), vec![END], record(at(below.len(), 16, 0, 1))].concat();
     let twice = [&below[..], &below].concat();
     let unsorted = [chunk(1, &twice), vec![END], record(at(twice.len(), 16, 0, 0))].concat();
+    let files = [node("a", NodeKind::File(file)), node("b", NodeKind::File(Stream { len: file.len + 1, ..file }))].concat();
+    let lengths = [chunk(0, content), chunk(2, &holes), chunk(1, &files), vec![END], record(at(files.len(), 16, 0, 2))].concat();
     vec![
-        ("tree", good),
+        ("tree", good.clone()),
         ("empty", [vec![END], record(Stream::EMPTY)].concat()),
         ("bad-kind", [&chunks[..], &record(at(content.len(), 16, 0, 0))].concat()),
         ("bad-list", listed),
         ("bad-order", unsorted),
+        // A file whose bytes are stored as a list: verify looked for the chunk only, and restore refused it.
+        ("bad-data-kind", [&chunk(2, content)[..], &good[chunk(0, content).len()..]].concat()),
+        // Two files of one list that claim different lengths: verify took the second for the first.
+        ("bad-second-length", lengths),
     ]
 }
