@@ -365,11 +365,11 @@ impl Repository {
     }
 
     /// Ends a session whose process is dead: takes the next key of its journal, so that it can't publish anything more.
+    /// `AlreadyExists` when the session wrote that entry itself meanwhile.
     pub fn fence(&self, session: &SessionId, sequence: u32, by: SessionId) -> Result<()> {
         let key = journal::entry_key(session, sequence)?;
         let body = minicbor::to_vec(&Entry::Fence { by }).map_err(|e| Error::damaged("cannot encode a fence").because(e.to_string()))?;
         object::put(&*self.storage, &self.keys, &self.config.repository, ObjectType::Journal, &key, &body)
-            .map_err(|error| if error.kind() == ErrorKind::AlreadyExists { error.with_kind(ErrorKind::Busy) } else { error })
     }
 
     /// What a journal entry publishes, and whether it holds a snapshot; none for entries that publish nothing.
