@@ -187,9 +187,12 @@ fn finish_last_cycle(repo: &Repository, dry_run: bool) -> Result<()> {
     drop_snapshots(repo, &decided.dropped_left.iter().copied().collect::<Vec<_>>())
 }
 
-/// Every snapshot, or an error when one can't be read: prune would take its chunks for unused.
+/// Every snapshot, or an error when one can't be read or may be lost: prune would take its chunks for unused.
 fn readable_snapshots(repo: &Repository) -> Result<Vec<Committed>> {
     let (_, problems) = repo.snapshots_checked()?;
+    if let Some(key) = repo.missing_entries()?.first() {
+        return Err(refuse("a journal entry is missing, which may have been a snapshot").on(key));
+    }
     let view = repo.view();
     let stored: Result<Vec<Committed>> =
         view.snapshots.iter().map(|(session, sequence)| repo.load_snapshot_from_storage(session, *sequence)).collect();

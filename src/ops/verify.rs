@@ -123,16 +123,12 @@ fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> Result<()> {
     for problem in &view.problems {
         add(report, Damage { object: problem.key.clone(), problem: problem.what.clone() });
     }
-    let mut next = HashMap::new();
+    for key in repo.missing_entries()? {
+        add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
+    }
     for listed in repo.storage().list("log")? {
-        let Some((session, sequence)) = repo::parse_key(&listed.key) else { continue };
-        // Gaps are what prune dropped, or damage.
-        for missing in next.insert(session, sequence + 1).unwrap_or(0)..sequence {
-            let key = repo::entry_key(&session, missing)?;
-            // A listing may pass over an entry that is written while it runs, and show the one after it.
-            if !view.dropped.contains(&(session, missing)) && repo.storage().size(&key)?.is_none() {
-                add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
-            }
+        if repo::parse_key(&listed.key).is_none() {
+            continue;
         }
         let read = repo.storage().get(&listed.key, repo::OBJECT_BYTES_MAX).and_then(|mut object| {
             report.bytes += object.len() as u64;

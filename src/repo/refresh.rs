@@ -292,6 +292,23 @@ impl Repository {
         Ok(both)
     }
 
+    /// Journal entries that must be there, because later ones are, and are not. Each may have been a snapshot.
+    pub fn missing_entries(&self) -> Result<Vec<Key>> {
+        let view = self.view();
+        let (mut next, mut missing) = (BTreeMap::new(), Vec::new());
+        for listed in self.storage.list("log")? {
+            let Some((session, sequence)) = journal::parse_key(&listed.key) else { continue };
+            for gap in next.insert(session, sequence + 1).unwrap_or(0)..sequence {
+                let key = journal::entry_key(&session, gap)?;
+                // A listing may pass over an entry that is written while it runs, and show the one after it.
+                if !view.dropped.contains(&(session, gap)) && self.storage.size(&key)?.is_none() {
+                    missing.push(key);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
     /// A snapshot that this host knew and nobody dropped must still be there.
     fn note_vanished(&self, view: &mut View, entries: &HashSet<(SessionId, u32)>) -> Result<()> {
         let mut vanished = Vec::new();
