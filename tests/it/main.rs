@@ -2,6 +2,8 @@
 
 mod concurrent_memory;
 mod crash;
+mod damage;
+mod flips;
 
 mod harness;
 mod layers;
