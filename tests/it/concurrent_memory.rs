@@ -34,7 +34,11 @@ fn writer(repo: Repository) -> ChunkWriter<'static> {
 }
 
 /// Runs `act` once, the first time that `when` and `matches` say so.
-fn once(when: When, matches: impl Fn(Operation, &str) -> bool + Send + Sync, act: impl FnOnce() + Send) -> impl Fn(When, Operation, &str) + Send + Sync {
+fn once(
+    when: When,
+    matches: impl Fn(Operation, &str) -> bool + Send + Sync,
+    act: impl FnOnce() + Send,
+) -> impl Fn(When, Operation, &str) + Send + Sync {
     let act = Mutex::new(Some(act));
     move |now, operation, key| {
         if now == when
@@ -57,7 +61,8 @@ fn a_new_snapshot_that_can_not_be_read_stops_a_prune() {
     let kept = Arc::new(Mutex::new(None));
     let act = {
         let (fork, kept, content) = (state.storage.clone(), kept.clone(), content.clone());
-        let other = State { storage: fork, index: TestIndex::new(), clock: state.clock.clone(), encrypted: true, snapshots: BTreeMap::new() };
+        let other =
+            State { storage: fork, index: TestIndex::new(), clock: state.clock.clone(), encrypted: true, snapshots: BTreeMap::new() };
         move || {
             let repo = other.open().unwrap();
             let first = take(&repo, "/a", &content, false).unwrap().snapshot;

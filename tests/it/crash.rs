@@ -142,7 +142,8 @@ impl Walk<'_> {
     fn walk_recovery(&self, recovery: &Walk<'_>, stride: (usize, usize)) -> u64 {
         let mut points = 0;
         for n in (0..).step_by(stride.0) {
-            let (crashed, expected, reached, what) = self.run(self.base, if n % 2 == 0 { Mode::Dies } else { Mode::DiesAfterEffect }, n, &mut BTreeSet::new());
+            let (crashed, expected, reached, what) =
+                self.run(self.base, if n % 2 == 0 { Mode::Dies } else { Mode::DiesAfterEffect }, n, &mut BTreeSet::new());
             if !reached {
                 break;
             }
@@ -164,7 +165,6 @@ impl Walk<'_> {
         points
     }
 }
-
 
 /// A repository with a history: two snapshots of `/a`, the source changed between them.
 fn history(encrypted: bool) -> (State, ScriptedSource) {
@@ -233,21 +233,13 @@ fn init() {
     assert!(points > 30);
 }
 
-
 /// Packs with less in use are rewritten.
 const PERCENT: u8 = 80;
 
 const READS: [Operation; 2] = [Operation::Get, Operation::List];
 const WRITES: [Operation; 4] = [Operation::PutNew, Operation::Hold, Operation::List, Operation::SweepLeftovers];
-const DELETES: [Operation; 7] = [
-    Operation::PutNew,
-    Operation::Get,
-    Operation::GetRange,
-    Operation::List,
-    Operation::Delete,
-    Operation::Hold,
-    Operation::Held,
-];
+const DELETES: [Operation; 7] =
+    [Operation::PutNew, Operation::Get, Operation::GetRange, Operation::List, Operation::Delete, Operation::Hold, Operation::Held];
 
 fn plain_walk<'a>(
     name: &'static str,

@@ -238,7 +238,20 @@ fn run(specimen: &Specimen, damaged: &State, how: How, keys: &[Key], index: &Tes
         let report = verify_all(&repo, data).unwrap_or_else(|e| panic!("{cell}: verify ends with {e}"));
         let named = report.damaged.iter().any(|damage| names(&damage.object));
         let other = report.damaged.iter().filter(|damage| !names(&damage.object)).count();
-        (format!("{}{}", if named { "names it" } else if other > 0 { "names another" } else { "clean" }, if report.affected_count > 0 { ", affected" } else { "" }), report)
+        (
+            format!(
+                "{}{}",
+                if named {
+                    "names it"
+                } else if other > 0 {
+                    "names another"
+                } else {
+                    "clean"
+                },
+                if report.affected_count > 0 { ", affected" } else { "" }
+            ),
+            report,
+        )
     };
     let (verify_word, _) = verify(false);
     let (data_word, report) = verify(true);
@@ -255,14 +268,25 @@ fn run(specimen: &Specimen, damaged: &State, how: How, keys: &[Key], index: &Tes
     let affected_paths = report.affected.iter().filter(|affected| affected.source != "/forgotten" && affected.source != "/gone").count();
     // A pack that was cut off may still give some chunks back; verify promises none of a pack without a footer.
     let cut_off = how == How::Truncate && affected_paths > 0;
-    assert!(cut_off || (affected_paths > 0) == (lost_paths > 0), "{cell}: verify says {:?}, a restore misses {lost_paths}", report.affected);
+    assert!(
+        cut_off || (affected_paths > 0) == (lost_paths > 0),
+        "{cell}: verify says {:?}, a restore misses {lost_paths}",
+        report.affected
+    );
 
     let (fork, repo) = open().unwrap();
     let next = match take(&repo, "/a", &specimen.source, false) {
         Ok(report) => {
             let anew = fork.open_anew().unwrap();
             let lost = [&repo, &anew].map(|repo| restore_checked(repo, &report.snapshot, &plain_copy(&specimen.source), cell));
-            if lost == [0, 0] { "whole" } else if lost[0] == 0 { "whole here" } else { "in part" }.to_owned()
+            if lost == [0, 0] {
+                "whole"
+            } else if lost[0] == 0 {
+                "whole here"
+            } else {
+                "in part"
+            }
+            .to_owned()
         }
         failed => kind(&failed),
     };

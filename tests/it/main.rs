@@ -7,3 +7,5 @@ mod flips;
 
 mod harness;
 mod layers;
+mod model;
+mod sources;

@@ -34,7 +34,9 @@ pub(crate) struct Plain {
 impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let body = match &self.body {
-            Body::File(bytes) => format!("file of {} bytes, {:08x}", bytes.len(), bytes.iter().fold(7u32, |h, b| h.wrapping_mul(31) ^ u32::from(*b))),
+            Body::File(bytes) => {
+                format!("file of {} bytes, {:08x}", bytes.len(), bytes.iter().fold(7u32, |h, b| h.wrapping_mul(31) ^ u32::from(*b)))
+            }
             other => format!("{other:?}"),
         };
         write!(f, "{body} {:o} {:?} {} {} xattrs, first {}", self.mode, self.owner, self.mtime, self.xattrs.len(), self.first)
