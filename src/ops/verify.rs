@@ -124,25 +124,17 @@ fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> Result<()> {
     for problem in &view.problems {
         add(report, Damage { object: problem.key.clone(), problem: problem.what.clone() });
     }
-    let mut next = HashMap::new();
+    for key in repo.missing_entries()? {
+        add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
+    }
     for listed in repo.storage().list("log")? {
-        let Some((session, sequence)) = repo::parse_key(&listed.key) else { continue };
+        if repo::parse_key(&listed.key).is_none() {
+            continue;
+        }
         let read = repo.storage().get(&listed.key, repo::OBJECT_BYTES_MAX).and_then(|mut object| {
             report.bytes += object.len() as u64;
             repo::decode_entry(repo.keys(), &repo.id(), &listed.key, &mut object)
         });
-        // Gaps are what prune dropped, what it was removing when it was interrupted (the next one fenced that), or damage.
-        let expected = next.insert(session, sequence + 1).unwrap_or(0);
-        let dropped = view.dropped.range((session, expected)..(session, sequence)).count();
-        let gap = (sequence.saturating_sub(expected) as usize).saturating_sub(dropped);
-        let fenced = matches!(read, Ok((_, Entry::Fence { .. })));
-        let missing = (expected..sequence).find(|missing| gap > 0 && !fenced && !view.dropped.contains(&(session, *missing)));
-        // A listing may pass over an entry that is written while it runs, and show the one after it.
-        if let Some(key) = missing.map(|missing| repo::entry_key(&session, missing)).transpose()?
-            && repo.storage().size(&key)?.is_none()
-        {
-            add(report, Damage { object: key.to_string(), problem: format!("{gap} journal entries from here on are missing") });
-        }
         match read {
             Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. })) => {
                 for name in &published.deltas {
@@ -349,7 +341,7 @@ impl<'a> Trees<'a> {
         self.enter(snapshot, &snapshot.record.root, TreePath::root(), clean, &mut stack, report)?;
         while let Some(open) = stack.last_mut() {
             self.progress.check()?;
-            match open.nodes.next() {
+            match open.nodes.next_node() {
                 Ok(None) => self.leave(clean, &mut stack),
                 Ok(Some(node)) => {
                     let Some(name) = &node.name else { continue };
@@ -416,7 +408,7 @@ impl<'a> Trees<'a> {
             return Ok(());
         }
         let mut leaves = StreamReader::new(&self.reader, stream);
-        while let Some(leaf) = leaves.next()? {
+        while let Some(leaf) = leaves.next_leaf()? {
             if leaf.id.is_hole() {
                 continue;
             }
