@@ -1,6 +1,6 @@
 //! SEAM: immutable named objects. Every byte of a repository goes through [`Storage`].
 //!
-//! The contract, which [`conformance`] checks on every implementation and wrapper:
+//! The contract, which `conformance` checks on every implementation and wrapper:
 //!
 //! 1. When `put_new` returns `Ok`, the object survives a crash of the process and of the machine.
 //! 2. No reader ever sees a part of an object.
