@@ -67,8 +67,8 @@ impl Corner {
         files.sort_unstable();
         files.dedup();
         run(Command::new("tar").args(["--dereference", "-cPf"]).arg(archive.path()).args(files)).expect(0);
-        docker(&["import", archive.path().to_str().unwrap(), &name]).expect(0);
         self.images.borrow_mut().push(name.clone());
+        docker(&["import", archive.path().to_str().unwrap(), &name]).expect(0);
         name
     }
 
