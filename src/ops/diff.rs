@@ -112,23 +112,20 @@ pub fn diff(
 
 fn open<'a, 'r>(reader: &'a ChunkReader<'r>, path: TreePath, old: &Stream, new: &Stream) -> Result<Both<'a, 'r>> {
     let (mut old, mut new) = (NodeReader::new(reader, old), NodeReader::new(reader, new));
-    let (old_node, new_node) = (old.next()?, new.next()?);
+    let (old_node, new_node) = (old.next_node()?, new.next_node()?);
     Ok(Both { path, old, new, old_node, new_node })
 }
 
 fn step(nodes: &mut NodeReader<'_, '_>, waiting: &mut Option<Node>) -> Result<Option<Node>> {
-    let next = nodes.next()?;
+    let next = nodes.next_node()?;
     Ok(std::mem::replace(waiting, next))
 }
 
+/// Takes a path, how it differs, and its node before and after.
+type Report<'a> = dyn FnMut(&TreePath, Change, Option<&Node>, Option<&Node>) -> Result<()> + 'a;
+
 /// Reports everything below a directory that only one snapshot has.
-fn whole(
-    reader: &ChunkReader<'_>,
-    path: &TreePath,
-    node: &Node,
-    change: Change,
-    report: &mut dyn FnMut(&TreePath, Change, Option<&Node>, Option<&Node>) -> Result<()>,
-) -> Result<()> {
+fn whole(reader: &ChunkReader<'_>, path: &TreePath, node: &Node, change: Change, report: &mut Report<'_>) -> Result<()> {
     let NodeKind::Directory(stream) = &node.kind else { return Ok(()) };
     tree::walk(reader, stream, path, &mut |path, node| {
         let (old, new) = if change == Change::Removed { (Some(node), None) } else { (None, Some(node)) };

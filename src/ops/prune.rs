@@ -196,9 +196,12 @@ fn finish_last_cycle(repo: &Repository, dry_run: bool) -> Result<()> {
     drop_snapshots(repo, &decided.dropped_left.iter().copied().collect::<Vec<_>>())
 }
 
-/// Every snapshot, or an error when one can't be read: prune would take its chunks for unused.
+/// Every snapshot, or an error when one can't be read or may be lost: prune would take its chunks for unused.
 fn readable_snapshots(repo: &Repository) -> Result<Vec<Committed>> {
     let (_, problems) = repo.snapshots_checked()?;
+    if let Some(key) = repo.missing_entries()?.first() {
+        return Err(refuse("a journal entry is missing, which may have been a snapshot").on(key));
+    }
     let view = repo.view();
     let stored: Result<Vec<Committed>> =
         view.snapshots.iter().map(|(session, sequence)| repo.load_snapshot_from_storage(session, *sequence)).collect();
@@ -261,7 +264,7 @@ fn mark_snapshot(
             live.borrow_mut().insert(id);
         };
         let mut nodes = NodeReader::with_ids(reader, &directory, &mut list, &chunk);
-        while let Some(node) = nodes.next()? {
+        while let Some(node) = nodes.next_node()? {
             mark_xattrs(reader, &node.meta.xattrs, live)?;
             match &node.kind {
                 NodeKind::File(stream) => mark_stream(reader, stream, live)?,
@@ -285,7 +288,7 @@ fn mark_xattrs(reader: &ChunkReader<'_>, xattrs: &Xattrs, live: &Marked) -> Resu
 fn mark_stream(reader: &ChunkReader<'_>, stream: &Stream, live: &Marked) -> Result<()> {
     let mut list = |id| live.borrow_mut().insert(id);
     let mut leaves = StreamReader::with_lists(reader, stream, &mut list);
-    while let Some(leaf) = leaves.next()? {
+    while let Some(leaf) = leaves.next_leaf()? {
         if !leaf.id.is_hole() {
             live.borrow_mut().insert(leaf.id);
         }

@@ -79,7 +79,7 @@ pub fn plan(repo: &Repository, snapshot: &Snapshot, options: &RestoreOptions, pr
             NodeKind::Directory(_) => plan.directories += 1,
             NodeKind::File(stream) => {
                 let mut leaves = StreamReader::new(&reader, stream);
-                while let Some(leaf) = leaves.next().map_err(|e| e.on(path))? {
+                while let Some(leaf) = leaves.next_leaf().map_err(|e| e.on(path))? {
                     if !leaf.id.is_hole() {
                         reader.locate(&leaf.id).map_err(|e| e.on(path))?;
                     }
@@ -251,7 +251,7 @@ impl Restore<'_, '_> {
             }
             let Some((directory, nodes)) = stack.last_mut() else { break };
             self.check()?;
-            let node = match nodes.next() {
+            let node = match nodes.next_node() {
                 Ok(Some(node)) => node,
                 Ok(None) => {
                     if let Some((directory, _)) = stack.pop() {
@@ -510,7 +510,7 @@ impl Content for Stored<'_, '_> {
             NodeKind::InlineFile(bytes) => visit(self.visited(Leaf { offset: 0, len: bytes.len() as u64, id: INLINE })),
             NodeKind::File(stream) => {
                 let mut leaves = StreamReader::new(self.reader, stream);
-                while let Some(leaf) = leaves.next()? {
+                while let Some(leaf) = leaves.next_leaf()? {
                     self.progress.check()?;
                     visit(self.visited(leaf))?;
                 }

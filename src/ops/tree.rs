@@ -21,7 +21,7 @@ pub fn find(repo: &Repository, snapshot: &Snapshot, path: &TreePath) -> Result<N
         let NodeKind::Directory(stream) = &node.kind else { return Err(absent()) };
         let mut nodes = NodeReader::new(&reader, stream);
         node = loop {
-            match nodes.next()? {
+            match nodes.next_node()? {
                 Some(node) if node.name_bytes() == name => break node,
                 Some(node) if node.name_bytes() < name => {}
                 _ => return Err(absent()),
@@ -60,7 +60,7 @@ pub fn walk(
 ) -> Result<()> {
     let mut stack = vec![(path.clone(), NodeReader::new(reader, root))];
     while let Some((path, nodes)) = stack.last_mut() {
-        let Some(node) = nodes.next().map_err(|e| e.on(&*path))? else {
+        let Some(node) = nodes.next_node().map_err(|e| e.on(&*path))? else {
             stack.pop();
             continue;
         };
@@ -89,7 +89,7 @@ pub fn cat(repo: &Repository, snapshot: &Snapshot, path: &TreePath, out: &mut dy
             let reader = ChunkReader::new(repo);
             let mut leaves = StreamReader::new(&reader, stream);
             let zeros = vec![0; 64 << 10];
-            while let Some(leaf) = leaves.next().map_err(|e| e.on(path))? {
+            while let Some(leaf) = leaves.next_leaf().map_err(|e| e.on(path))? {
                 progress.check()?;
                 if leaf.id.is_hole() {
                     let mut left = leaf.len;
@@ -121,7 +121,7 @@ pub fn xattrs(reader: &ChunkReader<'_>, node: &Node) -> Result<Vec<(Vec<u8>, Vec
             }
             let mut bytes = Vec::new();
             let mut leaves = StreamReader::new(reader, stream);
-            while let Some(leaf) = leaves.next()? {
+            while let Some(leaf) = leaves.next_leaf()? {
                 if leaf.id.is_hole() {
                     return Err(Error::damaged("an xattr set has a hole"));
                 }

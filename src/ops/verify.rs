@@ -9,10 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::tree;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{ChunkId, Node, NodeKind, PackId, SourceIdentity, Stream, TreePath};
+use crate::index::Location;
+use crate::model::{ChunkId, Node, NodeKind, PackId, SessionId, SourceIdentity, Stream, TreePath};
 use crate::pack::{self, Footer};
 use crate::progress::Progress;
-use crate::repo::{self, ChunkReader, Committed, Entry, NodeReader, ObjectType, Operation, Repository, StreamReader};
+use crate::repo::{self, ChunkReader, Committed, Entry, Leaf, NodeReader, ObjectType, Operation, Repository, StreamReader};
 use crate::seal::keys::ChunkKind;
 use crate::storage::{Key, Listed};
 
@@ -81,12 +82,17 @@ pub fn verify(repo: &Repository, options: &VerifyOptions, progress: &Progress) -
     repo.refresh()?;
     let mut report = VerifyReport::default();
     verify_journals(repo, &mut report)?;
-    let packs = verify_packs(repo, options, progress, &mut report)?;
-    if packs.index_is_stale {
+    let mut packs = Packs::default();
+    verify_packs(repo, options, progress, &mut packs, &mut report)?;
+    if index_is_stale(repo, &packs)? {
         tracing::warn!("the local index does not know all that the packs hold; it is built anew");
         repo.reindex()?;
     }
     let (snapshots, problems) = repo.snapshots_checked()?;
+    // Other processes went on writing. What these snapshots and the index refer to now is durable, so a second listing has
+    // all of it.
+    verify_packs(repo, options, progress, &mut packs, &mut report)?;
+    look_for_missing(repo, &mut packs, &mut report)?;
     for problem in problems {
         add(&mut report, Damage { object: problem.key, problem: problem.what });
     }
@@ -124,25 +130,17 @@ fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> Result<()> {
     for problem in &view.problems {
         add(report, Damage { object: problem.key.clone(), problem: problem.what.clone() });
     }
-    let mut next = HashMap::new();
+    for key in repo.missing_entries()? {
+        add(report, Damage { object: key.to_string(), problem: "the journal entry is missing".to_owned() });
+    }
     for listed in repo.storage().list("log")? {
-        let Some((session, sequence)) = repo::parse_key(&listed.key) else { continue };
+        if repo::parse_key(&listed.key).is_none() {
+            continue;
+        }
         let read = repo.storage().get(&listed.key, repo::OBJECT_BYTES_MAX).and_then(|mut object| {
             report.bytes += object.len() as u64;
             repo::decode_entry(repo.keys(), &repo.id(), &listed.key, &mut object)
         });
-        // Gaps are what prune dropped, what it was removing when it was interrupted (the next one fenced that), or damage.
-        let expected = next.insert(session, sequence + 1).unwrap_or(0);
-        let dropped = view.dropped.range((session, expected)..(session, sequence)).count();
-        let gap = (sequence.saturating_sub(expected) as usize).saturating_sub(dropped);
-        let fenced = matches!(read, Ok((_, Entry::Fence { .. })));
-        let missing = (expected..sequence).find(|missing| gap > 0 && !fenced && !view.dropped.contains(&(session, *missing)));
-        // A listing may pass over an entry that is written while it runs, and show the one after it.
-        if let Some(key) = missing.map(|missing| repo::entry_key(&session, missing)).transpose()?
-            && repo.storage().size(&key)?.is_none()
-        {
-            add(report, Damage { object: key.to_string(), problem: format!("{gap} journal entries from here on are missing") });
-        }
         match read {
             Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. })) => {
                 for name in &published.deltas {
@@ -179,20 +177,43 @@ struct Packs {
     good: HashSet<PackId>,
     /// Chunks whose blob is damaged, with its pack.
     bad_chunks: HashMap<ChunkId, PackId>,
-    index_is_stale: bool,
+    /// Packs that were looked at, good or not.
+    seen: HashSet<PackId>,
+    /// For each pack that the index does not know all of, who wrote it and one chunk that is unknown.
+    unknown: Vec<(SessionId, ChunkId)>,
 }
 
-/// Checks every pack in the listing, on all cores, and that the index names no other.
-fn verify_packs(repo: &Repository, options: &VerifyOptions, progress: &Progress, report: &mut VerifyReport) -> Result<Packs> {
+/// Whether the index lacks what it should know. What a living process has not named in its journal yet is not of that.
+fn index_is_stale(repo: &Repository, packs: &Packs) -> Result<bool> {
+    if packs.unknown.is_empty() {
+        return Ok(false);
+    }
+    repo.refresh()?;
+    for (session, chunk) in &packs.unknown {
+        if repo.index().get(chunk)?.is_none() && !repo.storage().held(&repo::hold_key(session)?)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Checks every pack in the listing that was not looked at before, on all cores.
+fn verify_packs(
+    repo: &Repository,
+    options: &VerifyOptions,
+    progress: &Progress,
+    packs: &mut Packs,
+    report: &mut VerifyReport,
+) -> Result<()> {
     let view = repo.view();
     let listed: Vec<(PackId, Listed)> =
         repo.storage().list("packs")?.into_iter().filter_map(|listed| Some((repo::parse_pack_key(&listed.key)?, listed))).collect();
-    let listed: Vec<_> = listed.into_iter().filter(|(id, _)| !view.removed.contains(id)).collect();
-    progress.bytes_total.store(if options.data { listed.iter().map(|(_, listed)| listed.len).sum() } else { 0 }, Ordering::Relaxed);
-    progress.files_total.store(listed.len() as u64, Ordering::Relaxed);
+    let listed: Vec<_> = listed.into_iter().filter(|(id, _)| !view.removed.contains(id) && !packs.seen.contains(id)).collect();
+    Progress::add(&progress.bytes_total, if options.data { listed.iter().map(|(_, listed)| listed.len).sum() } else { 0 });
+    Progress::add(&progress.files_total, listed.len() as u64);
 
     let shared = Shared {
-        packs: Mutex::default(),
+        packs: Mutex::new(std::mem::take(packs)),
         damaged: Mutex::default(),
         blobs: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -219,26 +240,31 @@ fn verify_packs(repo: &Repository, options: &VerifyOptions, progress: &Progress,
     if let Some(error) = lock(&shared.failure).take() {
         return Err(error);
     }
-    let mut packs = std::mem::take(&mut *lock(&shared.packs));
+    *packs = std::mem::take(&mut *lock(&shared.packs));
     for damage in lock(&shared.damaged).drain(..) {
         add(report, damage);
     }
-    report.packs = listed.len() as u64;
-    report.blobs = shared.blobs.load(Ordering::Relaxed);
+    packs.seen.extend(listed.iter().map(|(id, _)| *id));
+    report.packs += listed.len() as u64;
+    report.blobs += shared.blobs.load(Ordering::Relaxed);
     report.bytes += shared.bytes.load(Ordering::Relaxed);
-    let there: HashSet<PackId> = listed.iter().map(|(id, _)| *id).collect();
+    Ok(())
+}
+
+/// Checks that the index names no pack but those that were found. A damaged blob harms nobody when its chunk is used from
+/// another pack.
+fn look_for_missing(repo: &Repository, packs: &mut Packs, report: &mut VerifyReport) -> Result<()> {
+    let view = repo.view();
     for pack in repo.index().packs()? {
-        let key = repo::pack_key(&pack.id)?;
-        // One that a writer published since the listing is not missing.
-        if !there.contains(&pack.id) && !view.removed.contains(&pack.id) && repo.storage().size(&key)?.is_none() {
-            add(report, Damage { object: key.to_string(), problem: "the pack is missing".to_owned() });
+        if !packs.seen.contains(&pack.id) && !view.removed.contains(&pack.id) {
+            add(report, Damage { object: repo::pack_key(&pack.id)?.to_string(), problem: "the pack is missing".to_owned() });
         }
     }
     packs.bad_chunks.retain(|id, pack| {
         let used = repo.index().get(id).ok().flatten().and_then(|location| repo.index().pack(location.pack).ok());
         used.is_none_or(|used| used.id == *pack)
     });
-    Ok(packs)
+    Ok(())
 }
 
 struct Shared {
@@ -272,7 +298,7 @@ fn verify_pack(
     shared.blobs.fetch_add(footer.entries.len() as u64, Ordering::Relaxed);
     for entry in &footer.entries {
         if repo.index().get(&entry.id)?.is_none() {
-            lock(&shared.packs).index_is_stale = true;
+            lock(&shared.packs).unknown.push((footer.header.session, entry.id));
             break;
         }
     }
@@ -349,7 +375,7 @@ impl<'a> Trees<'a> {
         self.enter(snapshot, &snapshot.record.root, TreePath::root(), clean, &mut stack, report)?;
         while let Some(open) = stack.last_mut() {
             self.progress.check()?;
-            match open.nodes.next() {
+            match open.nodes.next_node() {
                 Ok(None) => self.leave(clean, &mut stack),
                 Ok(Some(node)) => {
                     let Some(name) = &node.name else { continue };
@@ -416,27 +442,42 @@ impl<'a> Trees<'a> {
             return Ok(());
         }
         let mut leaves = StreamReader::new(&self.reader, stream);
-        while let Some(leaf) = leaves.next()? {
+        while let Some(leaf) = leaves.next_leaf()? {
             if leaf.id.is_hole() {
                 continue;
             }
-            let location = self.reader.locate(&leaf.id)?;
-            let pack = self.repo.index().pack(location.pack)?;
-            if location.blob.kind != ChunkKind::Data.number() {
-                return Err(Error::damaged("a chunk is of another kind than the reference to it").on(leaf.id));
-            }
-            if u64::from(location.blob.raw_len) != leaf.len {
-                return Err(Error::damaged("a chunk has another length than its list says").on(leaf.id));
-            }
-            if !self.packs.good.contains(&pack.id) {
-                return Err(Error::damaged(format!("its pack {} is missing or damaged", pack.id)).on(leaf.id));
-            }
-            if self.packs.bad_chunks.contains_key(&leaf.id) {
-                return Err(Error::damaged(format!("its blob in pack {} is damaged", pack.id)).on(leaf.id));
+            let first = self.reader.locate(&leaf.id)?;
+            let Err(error) = self.copy(&leaf, &first) else { continue };
+            // A reader would find another copy, too.
+            let others = self.repo.index().copies(&leaf.id)?;
+            if !others.iter().any(|copy| *copy != first && self.copy(&leaf, copy).is_ok()) {
+                return Err(error);
             }
         }
         if stream.depth > 0 {
             clean.insert((ChunkKind::Data, *stream));
+        }
+        Ok(())
+    }
+
+    /// Whether one copy of a file's chunk is what the file needs, in a pack that was found good.
+    fn copy(&self, leaf: &Leaf, copy: &Location) -> Result<()> {
+        let pack = self.repo.index().pack(copy.pack)?;
+        if copy.blob.kind != ChunkKind::Data.number() {
+            return Err(Error::damaged("a chunk is of another kind than the reference to it").on(leaf.id));
+        }
+        if u64::from(copy.blob.raw_len) != leaf.len {
+            return Err(Error::damaged("a chunk has another length than its list says").on(leaf.id));
+        }
+        // One that came after the packs were listed.
+        if !self.packs.seen.contains(&pack.id) && self.reader.is_good(ChunkKind::Data, copy) {
+            return Ok(());
+        }
+        if !self.packs.good.contains(&pack.id) {
+            return Err(Error::damaged(format!("its pack {} is missing or damaged", pack.id)).on(leaf.id));
+        }
+        if self.packs.bad_chunks.get(&leaf.id) == Some(&pack.id) {
+            return Err(Error::damaged(format!("its blob in pack {} is damaged", pack.id)).on(leaf.id));
         }
         Ok(())
     }

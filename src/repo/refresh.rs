@@ -86,6 +86,8 @@ const SEEN_BEGIN: u8 = 1;
 const SEEN_SNAPSHOT: u8 = 2;
 const SEEN_END: u8 = 3;
 const SEEN_FENCE: u8 = 4;
+/// How many entries of one gap are named.
+const GAP_ENTRIES_MAX: usize = 1000;
 /// Notes of packs that no journal names, and of dead sessions whose packs were looked for (table `Meta`).
 const UNNAMED: &[u8] = b"unnamed ";
 const ADOPTED: &[u8] = b"adopted ";
@@ -332,6 +334,29 @@ impl Repository {
         let both = Arc::new(both);
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = both.clone();
         Ok(both)
+    }
+
+    /// Journal entries that must be there, because later ones are, and are not. Each may have been a snapshot. A gap before a
+    /// FENCE is what a prune was removing when it was interrupted; the next one fenced the rest.
+    pub fn missing_entries(&self) -> Result<Vec<Key>> {
+        let view = self.view();
+        let (mut next, mut missing) = (BTreeMap::new(), Vec::new());
+        for listed in self.storage.list("log")? {
+            let Some((session, sequence)) = journal::parse_key(&listed.key) else { continue };
+            let expected = next.insert(session, sequence + 1).unwrap_or(0);
+            if expected < sequence && self.index.note(Table::Journal, &note_key(&session, sequence))?.as_deref() == Some(&[SEEN_FENCE]) {
+                continue;
+            }
+            // A stray entry may have any number.
+            for gap in (expected..sequence).take(GAP_ENTRIES_MAX) {
+                let key = journal::entry_key(&session, gap)?;
+                // A listing may pass over an entry that is written while it runs, and show the one after it.
+                if !view.dropped.contains(&(session, gap)) && self.storage.size(&key)?.is_none() {
+                    missing.push(key);
+                }
+            }
+        }
+        Ok(missing)
     }
 
     /// A snapshot that this host knew and nobody dropped must still be there.

@@ -213,7 +213,7 @@ impl<'a, 'r> StreamReader<'a, 'r> {
     }
 
     /// The next piece; none at the end.
-    pub fn next(&mut self) -> Result<Option<Leaf>> {
+    pub fn next_leaf(&mut self) -> Result<Option<Leaf>> {
         if !self.started {
             self.started = true;
             if self.stream.len > 0 {
@@ -293,7 +293,7 @@ impl<'a, 'r> NodeReader<'a, 'r> {
     }
 
     /// The next node; none at the end.
-    pub fn next(&mut self) -> Result<Option<Node>> {
+    pub fn next_node(&mut self) -> Result<Option<Node>> {
         loop {
             let rest = &self.bytes[self.position..];
             if let Some(len) = Node::encoded_len(rest)?
@@ -308,7 +308,7 @@ impl<'a, 'r> NodeReader<'a, 'r> {
                 self.last.extend_from_slice(node.name_bytes());
                 return Ok(Some(node));
             }
-            let Some(leaf) = self.leaves.next()? else {
+            let Some(leaf) = self.leaves.next_leaf()? else {
                 return if rest.is_empty() { Ok(None) } else { Err(Error::damaged("a directory ends inside an entry")) };
             };
             if let Some(chunks) = self.chunks {
@@ -366,7 +366,7 @@ mod tests {
         let reader = ChunkReader::new(repo);
         let mut leaves = StreamReader::new(&reader, stream);
         let mut bytes = Vec::new();
-        while let Some(leaf) = leaves.next().unwrap() {
+        while let Some(leaf) = leaves.next_leaf().unwrap() {
             assert_eq!(leaf.offset, bytes.len() as u64);
             if leaf.id.is_hole() {
                 bytes.resize(bytes.len() + usize::try_from(leaf.len).unwrap(), 0);
@@ -411,7 +411,7 @@ mod tests {
         let reader = ChunkReader::new(&repo);
         let mut leaves = StreamReader::new(&reader, &stream);
         let mut lengths = Vec::new();
-        while let Some(leaf) = leaves.next().unwrap() {
+        while let Some(leaf) = leaves.next_leaf().unwrap() {
             lengths.push((leaf.len, leaf.id.is_hole()));
         }
         assert_eq!(lengths, [(1 << 40, true), (1, false), (5000, true), (3, false)]);
@@ -427,7 +427,7 @@ mod tests {
             let reader = ChunkReader::new(&repo);
             let mut leaves = StreamReader::new(&reader, &wrong);
             let end = loop {
-                match leaves.next() {
+                match leaves.next_leaf() {
                     Ok(Some(_)) => {}
                     Ok(None) => break Ok(()),
                     Err(error) => break Err(error.kind()),

@@ -132,7 +132,7 @@ fn build_sparse(dir: &Path) {
     sparse("hole at the end", 10 << 20, &[(0, 5000)]);
     sparse("hole of one block", 12 << 10, &[(0, 4096), (8 << 10, 4096)]);
     sparse("odd places", 5_000_001, &[(4096, 1), (100_000, 70_000), (1_000_003, 12_345), (5_000_000, 1)]);
-    sparse("many holes", 8 << 20, &(0..256).map(|n| (n * 32 << 10, 4096)).collect::<Vec<_>>());
+    sparse("many holes", 8 << 20, &(0..256).map(|n| ((n * 32) << 10, 4096)).collect::<Vec<_>>());
     sparse("hole that ends within a block", 10_001, &[]);
 }
 

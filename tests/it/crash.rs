@@ -238,8 +238,8 @@ const PERCENT: u8 = 80;
 
 const READS: [Operation; 2] = [Operation::Get, Operation::List];
 const WRITES: [Operation; 4] = [Operation::PutNew, Operation::Hold, Operation::List, Operation::SweepLeftovers];
-const DELETES: [Operation; 7] =
-    [Operation::PutNew, Operation::Get, Operation::GetRange, Operation::List, Operation::Delete, Operation::Hold, Operation::Held];
+const DELETES: [Operation; 6] =
+    [Operation::PutNew, Operation::Get, Operation::GetRange, Operation::List, Operation::Delete, Operation::Hold];
 
 fn plain_walk<'a>(
     name: &'static str,

@@ -1,15 +1,20 @@
 //! All integration tests, in one binary.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
 mod concurrent_memory;
 mod corpus;
 mod crash;
+mod damage;
 mod docker;
+mod flips;
 mod fuzz_seeds;
 mod harness;
 mod layers;
 mod lost_packs;
+mod model;
 mod processes;
 mod program;
 mod reader;
 mod regressions;
+mod sources;

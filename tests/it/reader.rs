@@ -53,7 +53,9 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_icecore"));
         command.arg(verb).args(arguments).args(["--json", "--no-progress"]).env_remove("ICECORE_KEY_FILE");
         command.env("ICECORE_REPO", self.path("repo")).env("ICECORE_STATE_DIR", self.path("state")).env("ICECORE_HOST", "here");
-        command.env("ICECORE_PASSWORD", PASSWORD);
+        if self.encrypted {
+            command.env("ICECORE_PASSWORD", PASSWORD);
+        }
         let output = command.output().unwrap();
         assert!(output.status.success(), "icecore {verb}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()

@@ -85,7 +85,7 @@ fn packs(storage: &MemoryStorage) -> Vec<Key> {
     storage.list("packs").unwrap().into_iter().map(|listed| listed.key).collect()
 }
 
-/// 1. A pack is lost. The run over two sources reads the first again and believes the cache for the second.
+/// A pack is lost. The run over two sources reads the first again and believes the cache for the second.
 #[test]
 fn a_lost_pack_is_stored_again_for_every_source() {
     let b = bench();
@@ -118,7 +118,7 @@ fn a_lost_pack_is_stored_again_after_a_dry_run() {
     assert!(content(&b.repo, &second.snapshot, "f").unwrap() == noise(1, 40_000));
 }
 
-/// 2. A mapping writes between the sync at the begin and the listing of its directory, and goes on writing after the
+/// A mapping writes between the sync at the begin and the listing of its directory, and goes on writing after the
 /// file was read, which moves no time any more.
 #[test]
 fn a_mapped_writer_is_noticed_by_the_next_snapshot() {
@@ -150,7 +150,7 @@ fn a_mapped_writer_is_noticed_by_the_next_snapshot() {
     }
 }
 
-/// 3. Two sessions stored the same chunk (neither could see the other's). One copy rots; the other must do.
+/// Two sessions stored the same chunk (neither could see the other's). One copy rots; the other must do.
 #[test]
 fn a_second_copy_serves_when_the_first_is_damaged() {
     let b = bench();
@@ -196,14 +196,14 @@ fn chunks(repo: &Repository, snapshot: &Committed) -> Vec<(icecore::seal::keys::
     let icecore::model::NodeKind::File(stream) = node.kind else { panic!("a file") };
     let mut leaves = icecore::repo::StreamReader::new(&reader, &stream);
     let mut found = Vec::new();
-    while let Some(leaf) = leaves.next().unwrap() {
+    while let Some(leaf) = leaves.next_leaf().unwrap() {
         let kind = icecore::seal::keys::ChunkKind::Data;
         found.push((kind, reader.read(kind, &leaf.id).unwrap()));
     }
     found
 }
 
-/// 4. Whoever can write the repository's folder makes the next snapshot be written in the clear.
+/// Whoever can write the repository's folder makes the next snapshot be written in the clear.
 #[test]
 fn an_encrypted_repository_can_not_be_turned_into_a_plain_one() {
     let storage = MemoryStorage::new();
@@ -229,7 +229,7 @@ fn an_encrypted_repository_can_not_be_turned_into_a_plain_one() {
     panic!("opened with a passphrase; snapshot {}; in the clear: {clear}", if report.is_ok() { "taken" } else { "refused" });
 }
 
-/// 5. Damage to a forget marker hides nothing, prune goes on beside it.
+/// Damage to a forget marker hides nothing, prune goes on beside it.
 #[test]
 fn prune_goes_on_beside_a_damaged_forget_marker() {
     let b = bench();
@@ -255,7 +255,7 @@ fn prune_goes_on_beside_a_damaged_forget_marker() {
     assert!(pruned.is_ok(), "{}", pruned.unwrap_err());
 }
 
-/// 6. A final set can't be read for a while (damage, or a read error). A writer must not use what it condemns.
+/// A final set can't be read for a while (damage, or a read error). A writer must not use what it condemns.
 #[test]
 fn a_writer_uses_no_pack_when_it_can_not_read_what_prune_decided() {
     let b = bench();
@@ -310,7 +310,7 @@ fn a_writer_uses_no_pack_when_it_can_not_read_what_prune_decided() {
     );
 }
 
-/// 7. One snapshot was taken while the clock was wrong.
+/// One snapshot was taken while the clock was wrong.
 #[test]
 fn keep_within_forgets_nothing_extra_after_the_clock_jumped_forwards_once() {
     let b = bench();
@@ -335,7 +335,7 @@ fn keep_within_forgets_nothing_extra_after_the_clock_jumped_forwards_once() {
     assert_eq!(gone, [0u64; 0], "all are younger than 30 days by any clock but the one that was wrong once");
 }
 
-/// 8. A stray file in `gc`.
+/// A stray file in `gc`.
 #[test]
 fn a_stray_cycle_number_does_not_make_prune_panic() {
     let b = bench();
@@ -353,7 +353,7 @@ fn a_stray_cycle_number_does_not_make_prune_panic() {
 #[allow(dead_code)]
 fn unused(_: Timestamp) {}
 
-/// 9. What a container puts into its volume makes the record longer than any record that can be read.
+/// What a container puts into its volume makes the record longer than any record that can be read.
 #[test]
 fn a_record_that_was_written_can_be_read() {
     let b = bench();
@@ -377,7 +377,7 @@ fn a_record_that_was_written_can_be_read() {
     assert_eq!(fresh.snapshots().unwrap().len(), 1, "{problems:?}");
 }
 
-/// 10. A wish to stop, deep down.
+/// A wish to stop, deep down.
 #[test]
 fn a_run_that_ends_deep_down_ends_without_using_up_the_stack() {
     let b = bench();

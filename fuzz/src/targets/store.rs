@@ -117,7 +117,7 @@ fn is_small(repo: &Repository, record: &Snapshot) -> bool {
     let (mut pieces, mut bytes) = (0, 0);
     let mut add = |stream: &Stream| {
         let mut leaves = StreamReader::new(&reader, stream);
-        while let Ok(Some(leaf)) = leaves.next() {
+        while let Ok(Some(leaf)) = leaves.next_leaf() {
             pieces += 1;
             bytes += if leaf.id.is_hole() { 0 } else { leaf.len };
             if pieces > PIECES_MAX || bytes > BYTES_MAX {

@@ -164,7 +164,7 @@ fn results_and_nothing_else_go_to_standard_output() {
     let quiet = sandbox.run(["-q", "snapshot", source]).expect(0);
     assert!(quiet.stderr.is_empty() && quiet.text().lines().count() == 1, "{}", quiet.transcript());
     let archive = sandbox.run(["restore", source, "--tar", "-"]).expect(0);
-    assert!(archive.stdout.len() % 512 == 0 && archive.stdout[257..262] == *b"ustar", "nothing but the archive");
+    assert!(archive.stdout.len().is_multiple_of(512) && archive.stdout[257..262] == *b"ustar", "nothing but the archive");
     let cat = sandbox.run(["cat", "latest", "a"]).expect(0);
     assert_eq!((cat.stdout.as_slice(), cat.stderr.as_str()), (b"first".as_slice(), ""));
 }

@@ -155,9 +155,12 @@ pub(crate) fn chunks_of(repo: &Repository, snapshot: &Committed) -> BTreeSet<Chu
     let reader = ChunkReader::new(repo);
     let found = RefCell::new(BTreeSet::new());
     let stream = |stream: &Stream| {
-        let mut list = |id| found.borrow_mut().insert(id) || true;
+        let mut list = |id| {
+            found.borrow_mut().insert(id);
+            true
+        };
         let mut leaves = StreamReader::with_lists(&reader, stream, &mut list);
-        while let Some(leaf) = leaves.next().unwrap() {
+        while let Some(leaf) = leaves.next_leaf().unwrap() {
             if !leaf.id.is_hole() {
                 found.borrow_mut().insert(leaf.id);
             }
@@ -173,7 +176,7 @@ pub(crate) fn chunks_of(repo: &Repository, snapshot: &Committed) -> BTreeSet<Chu
             NodeKind::Directory(entries) => {
                 stream(entries);
                 let mut below = NodeReader::new(&reader, entries);
-                while let Some(node) = below.next().unwrap() {
+                while let Some(node) = below.next_node().unwrap() {
                     nodes.push(node);
                 }
             }
