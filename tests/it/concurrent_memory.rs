@@ -199,7 +199,7 @@ fn writers_a_reader_and_a_pruner_as_they_come() {
 
 fn interleave(seed: u64) -> (u64, u64, u64) {
     const SNAPSHOTS: u64 = 6;
-    let state = State::create(seed % 2 == 0);
+    let state = State::create(seed.is_multiple_of(2));
     let random = Mutex::new(Random(seed));
     let storage = HookStorage::new(state.storage.clone(), move |_, _, _| {
         let pause = random.lock().unwrap().below(12);

@@ -155,7 +155,10 @@ pub(crate) fn chunks_of(repo: &Repository, snapshot: &Committed) -> BTreeSet<Chu
     let reader = ChunkReader::new(repo);
     let found = RefCell::new(BTreeSet::new());
     let stream = |stream: &Stream| {
-        let mut list = |id| found.borrow_mut().insert(id) || true;
+        let mut list = |id| {
+            found.borrow_mut().insert(id);
+            true
+        };
         let mut leaves = StreamReader::with_lists(&reader, stream, &mut list);
         while let Some(leaf) = leaves.next().unwrap() {
             if !leaf.id.is_hole() {
