@@ -581,8 +581,13 @@ fn sweep_journals(repo: &Repository, view: &View, own: SessionId) -> Result<()> 
     }
     for listed in repo.storage().list("idx")? {
         let session = listed.key.as_str().strip_prefix("idx/").and_then(|name| name.get(..32)).and_then(|id| id.parse().ok());
-        let finished =
-            session.is_some_and(|session: SessionId| session != own && view.sessions.get(&session).is_some_and(|state| state.resolved));
+        let Some(session): Option<SessionId> = session else { continue };
+        let finished = session != own
+            && match view.sessions.get(&session) {
+                Some(state) => state.resolved,
+                // It began meanwhile, or a prune died after it had removed this session's journal. BEGIN comes before a delta.
+                None => repo.storage().list(&format!("log/{session}"))?.is_empty(),
+            };
         if finished && !named.contains(listed.key.as_str()) {
             repo.storage().delete(&listed.key)?;
         }

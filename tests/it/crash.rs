@@ -11,6 +11,7 @@ use std::time::Duration;
 use icecore::model::SnapshotId;
 use icecore::repo::Repository;
 use icecore::source::scripted::{self, ScriptedSource};
+use icecore::storage::Storage;
 use icecore::storage::fault::{FaultStorage, Operation, Plan};
 use icecore::{ErrorKind, Result};
 
@@ -74,12 +75,7 @@ impl Walk<'_> {
             state.index.die_when(move || watched.count() > n);
         }
         if self.slow {
-            let clock = state.clock.clone();
-            self.source.on_step(move |step, _| {
-                if step.operation == scripted::Operation::Read {
-                    clock.advance(Duration::from_secs(301));
-                }
-            });
+            take_slowly(&state, self.source);
         }
         let result = state.open_on(Arc::new(storage.clone()), state.index.clone()).and_then(|repo| (self.verb)(&repo));
         self.source.clear_hook();
@@ -166,6 +162,16 @@ impl Walk<'_> {
     }
 }
 
+/// Makes reading take so long that a writer names what it has packed in checkpoints.
+fn take_slowly(state: &State, source: &ScriptedSource) {
+    let clock = state.clock.clone();
+    source.on_step(move |step, _| {
+        if step.operation == scripted::Operation::Read {
+            clock.advance(Duration::from_secs(301));
+        }
+    });
+}
+
 /// A repository with a history: two snapshots of `/a`, the source changed between them.
 fn history(encrypted: bool) -> (State, ScriptedSource) {
     let source = varied(1);
@@ -181,7 +187,8 @@ fn history(encrypted: bool) -> (State, ScriptedSource) {
 fn forgotten() -> (State, ScriptedSource) {
     let useful = |(state, _): &(State, ScriptedSource)| {
         let report = prune_below(&state.fork().open().unwrap(), PERCENT).unwrap();
-        report.packs_rewritten > 0 && report.packs_removed > report.packs_rewritten && report.snapshots_dropped == 3
+        let deltas = state.storage.list("idx").unwrap().len();
+        deltas > 0 && report.packs_rewritten > 0 && report.packs_removed > report.packs_rewritten && report.snapshots_dropped == 3
     };
     (0..50).map(|_| forget_most()).find(useful).unwrap()
 }
@@ -190,7 +197,13 @@ fn forget_most() -> (State, ScriptedSource) {
     let (mut state, source) = history(true);
     source.edit(|tree| change(tree, 200));
     let third = state.snapshot("/a", &source).snapshot.id;
-    state.snapshot("/b", &varied(50));
+    // One with checkpoints and deltas, all of which go.
+    let slow = varied(50);
+    let copy = Arc::new(plain_copy(&slow));
+    take_slowly(&state, &slow);
+    let report = take(&state.open().unwrap(), "/b", &slow, false).unwrap();
+    slow.clear_hook();
+    state.snapshots.insert(report.snapshot.id, copy);
     let other: Vec<SnapshotId> = state.ids().into_iter().filter(|id| *id != third).collect();
     state.forget(&other);
     (state, source)
