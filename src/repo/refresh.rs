@@ -383,10 +383,12 @@ impl Repository {
         Ok(())
     }
 
-    /// Removes a journal entry and what this host remembers of it.
+    /// Removes what this host remembers of a journal entry, then the entry. The other way round a crash would leave a note
+    /// of an entry that is gone, and a fence under its key would be taken for it.
     pub fn remove_entry(&self, session: &SessionId, sequence: u32) -> Result<()> {
-        self.storage.delete(&journal::entry_key(session, sequence)?)?;
-        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None), (object_note_key(session, sequence), None)])
+        let notes = [(note_key(session, sequence), None), (object_note_key(session, sequence), None)];
+        self.index.set_notes(Table::Journal, &notes)?;
+        self.storage.delete(&journal::entry_key(session, sequence)?)
     }
 
     /// Ends a session whose process is dead: takes the next key of its journal, so that it can't publish anything more.
