@@ -7,6 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest name of a directory entry, in bytes (Linux `NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Directories deeper than this, or with a longer path, are neither captured nor read back: nothing that is meant is that
+/// deep, and walks keep the path of every directory that they are in.
+pub const NESTING_MAX: usize = 4096;
+/// See [`NESTING_MAX`]; in bytes.
+pub const PATH_BYTES_MAX: usize = 128 << 10;
+
 /// One directory entry's name, checked when it was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Box<[u8]>);
@@ -86,6 +92,11 @@ impl TreePath {
     /// The path as bytes, without a leading `/`.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Whether a directory here, `depth` below the root, is too deep to be entered.
+    pub fn is_too_deep(&self, depth: usize) -> bool {
+        depth > NESTING_MAX || self.0.len() > PATH_BYTES_MAX
     }
 
     /// Whether this is the root.

@@ -1,7 +1,7 @@
 //! What differs between two snapshots: both trees are walked side by side; directories with equal trees are not opened.
 
 use super::tree;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Node, NodeKind, Snapshot, Stream, TreePath};
 use crate::progress::Progress;
 use crate::repo::{ChunkReader, NodeReader, Repository};
@@ -103,8 +103,8 @@ pub fn diff(
             }
             (None, None) => {}
         }
-        if stack.len() > tree::DEPTH_MAX {
-            return Err(Error::damaged("directories are nested deeper than any snapshot has them"));
+        if let Some(both) = stack.last() {
+            tree::check_nesting(&both.path, stack.len() - 1)?;
         }
     }
     Ok(())

@@ -278,9 +278,7 @@ impl Restore<'_, '_> {
                 continue;
             }
             if node.is_dir() {
-                if stack.len() > tree::DEPTH_MAX {
-                    return Err(Error::damaged("directories are nested deeper than any snapshot has them").on(path));
-                }
+                tree::check_nesting(&path, stack.len())?;
                 let (directory, _) = &stack[stack.len() - 1];
                 match directory.handle.directory(&node) {
                     Ok(handle) => {

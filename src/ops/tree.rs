@@ -9,9 +9,6 @@ use crate::progress::Progress;
 use crate::repo::{ChunkReader, NodeReader, Repository, StreamReader};
 use crate::seal::keys::ChunkKind;
 
-/// Directories deeper than this are refused: no snapshot of ours has them.
-pub const DEPTH_MAX: usize = 32 << 10;
-
 /// The node at `path`.
 pub fn find(repo: &Repository, snapshot: &Snapshot, path: &TreePath) -> Result<Node> {
     let reader = ChunkReader::new(repo);
@@ -70,11 +67,18 @@ pub fn walk(
         if let NodeKind::Directory(stream) = &node.kind
             && enter
         {
-            if stack.len() > DEPTH_MAX {
-                return Err(Error::damaged("directories are nested deeper than any snapshot has them").on(path));
-            }
+            check_nesting(&path, stack.len())?;
             stack.push((path, NodeReader::new(reader, stream)));
         }
+    }
+    Ok(())
+}
+
+/// Refuses a directory, `depth` below the root, that is deeper than any snapshot of ours has them.
+pub fn check_nesting(path: &TreePath, depth: usize) -> Result<()> {
+    if path.is_too_deep(depth) {
+        let start = TreePath::parse(&path.as_bytes()[..path.as_bytes().len().min(200)]).unwrap_or_default();
+        return Err(Error::damaged("directories are nested deeper than any snapshot has them").on(start));
     }
     Ok(())
 }

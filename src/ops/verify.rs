@@ -391,8 +391,8 @@ impl<'a> Trees<'a> {
                     self.leave(clean, &mut stack);
                 }
             }
-            if stack.len() > tree::DEPTH_MAX {
-                return Err(Error::damaged("directories are nested deeper than any snapshot has them").on(snapshot.id));
+            if let Some(open) = stack.last() {
+                tree::check_nesting(&open.path, stack.len() - 1)?;
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::manifest::{FAULTS_KEPT_MAX, Fault, SnapshotStats};
 use crate::model::node::{SYMLINK_BYTES_MAX, XATTRS_BYTES_MAX, XATTRS_INLINE_BYTES_MAX, encode_xattrs};
+use crate::model::path::NESTING_MAX;
 use crate::model::{LinkGroup, Meta, Name, Node, NodeKind, Stream, TreePath, Xattrs};
 use crate::progress::Progress;
 use crate::repo::{ChunkWriter, StreamWriter, Totals};
@@ -26,8 +27,6 @@ const QUEUE_MAX: usize = 1024;
 /// A fault's path and message are cut to this: a record must stay readable whatever names a volume holds.
 const FAULT_PATH_BYTES_MAX: usize = 4096;
 const FAULT_MESSAGE_BYTES_MAX: usize = 1024;
-/// Directories deeper than this are not entered: nothing that is meant is that deep, and a loop of mounts would be.
-const DEPTH_MAX: usize = 16 << 10;
 
 /// A captured tree.
 pub(super) struct Captured {
@@ -238,8 +237,8 @@ impl Capture<'_, '_> {
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Arc<Pending>>> {
         let path = parent.path.join(name);
-        let opened = if parent.depth >= DEPTH_MAX {
-            Err(Error::new(ErrorKind::Source, format!("directories are nested more than {DEPTH_MAX} deep")))
+        let opened = if path.is_too_deep(parent.depth + 1) {
+            Err(Error::new(ErrorKind::Source, format!("the directory is more than {NESTING_MAX} deep or its path too long")))
         } else {
             parent.handle.open_dir(name, stat).and_then(|handle| Ok((handle.stat()?, handle)))
         };
