@@ -40,7 +40,7 @@ pub struct CycleSet {
 /// What is known of a session.
 #[derive(Debug, Clone, Default)]
 pub struct SessionState {
-    /// The sequence number after its last entry.
+    /// The sequence number that its next entry would take.
     pub next: u32,
     /// It has an END or a FENCE.
     pub resolved: bool,
@@ -128,6 +128,13 @@ impl Repository {
                         view.snapshots.insert((session, sequence));
                     }
                 }
+            }
+        }
+        // The key of a dropped snapshot is never used again: a fence there would be taken for what is left of the snapshot.
+        let View { dropped, sessions, .. } = &mut view;
+        for (session, state) in sessions.iter_mut() {
+            while dropped.contains(&(*session, state.next)) {
+                state.next += 1;
             }
         }
         self.note_vanished(&mut view, &entries)?;
@@ -331,10 +338,11 @@ impl Repository {
         Ok(())
     }
 
-    /// Removes a journal entry and what this host remembers of it.
+    /// Removes what this host remembers of a journal entry, then the entry. The other way round a crash would leave a note
+    /// of an entry that is gone, and a fence under its key would be taken for it.
     pub fn remove_entry(&self, session: &SessionId, sequence: u32) -> Result<()> {
-        self.storage.delete(&journal::entry_key(session, sequence)?)?;
-        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None)])
+        self.index.set_notes(Table::Journal, &[(note_key(session, sequence), None)])?;
+        self.storage.delete(&journal::entry_key(session, sequence)?)
     }
 
     /// Ends a session whose process is dead: takes the next key of its journal, so that it can't publish anything more.
