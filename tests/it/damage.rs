@@ -370,7 +370,7 @@ const TABLE: &[Row] = &[
     Row(&[DataPack, TreePack], &[Truncate, Delete], "any", ["ok", "all", "names it/names it, affected", "names it/names it, affected", ANY_PACK, "whole/whole here", "Damaged"]),
     Row(&[DataPack, TreePack], &[Swap], "any", ["ok", "all", "names it/names it, affected", "names it/names it, affected", ANY_PACK, "whole/whole here/in part", "ok/Damaged"]),
     Row(&[Begin, Checkpoint, End], &[Flip, Truncate, Swap], "empty", ["noted", "all", "names it", "names it", "whole", "whole", "Damaged"]),
-    Row(&[Begin, Checkpoint, End], &[Flip, Truncate, Swap], "kept", ["ok", "all", "names it", "names it", "whole", "whole", "Damaged"]),
+    Row(&[Begin, Checkpoint, End], &[Flip, Truncate, Swap], "kept", ["ok", "all", "names it", "names it", "whole", "whole", "ok"]),
     // It may have been a snapshot.
     Row(&[Begin, Checkpoint], &[Delete], "any", ["ok", "all", "names it", "names it", "whole", "whole", "Damaged"]),
     // As after a crash.
@@ -384,8 +384,8 @@ const TABLE: &[Row] = &[
     Row(&[Delta], &ALL, "empty", ["noted", "all", "names it", "names it", "whole", "whole", "ok"]),
     Row(&[Delta], &ALL, "kept", ["ok", "all", "names it", "names it", "whole", "whole", "ok"]),
     // A marker that does not open forgets nothing.
-    Row(&[Forget], &[Flip, Truncate], "any", ["noted", "+1", "names it", "names it", "whole", "whole", "Damaged"]),
-    Row(&[Forget], &[Swap], "any", ["noted", "+2", "names it", "names it", "whole", "whole", "Damaged"]),
+    Row(&[Forget], &[Flip, Truncate], "any", ["noted", "+1", "names it", "names it", "whole", "whole", "ok"]),
+    Row(&[Forget], &[Swap], "any", ["noted", "+2", "names it", "names it", "whole", "whole", "ok"]),
     Row(&[Forget], &[Delete], "any", ["ok", "+1", "clean", "clean", "whole", "whole", "ok"]),
     // Nobody reads what was decided since. A decision that was carried out is missed by nobody.
     Row(&[Condemned], &ALL, "any", ["ok", "all", "clean", "clean", "whole", "whole", "ok"]),
