@@ -11,7 +11,6 @@ mod flips;
 mod fuzz_seeds;
 mod harness;
 mod layers;
-mod lost_packs;
 mod model;
 mod processes;
 mod program;
