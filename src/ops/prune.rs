@@ -347,7 +347,7 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
     }
     let found: usize = packs.values().map(|pack| pack.used.len()).sum();
     if found != live.chunks.len() {
-        return Err(refuse(&format!("{} chunks that snapshots need are in no pack", live.chunks.len() - found)));
+        return Err(refuse(&format!("{} chunks that snapshots need are in no pack", live.chunks.len().abs_diff(found))));
     }
     Ok(packs)
 }

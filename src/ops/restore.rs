@@ -95,7 +95,7 @@ pub fn plan(repo: &Repository, snapshot: &Snapshot, options: &RestoreOptions, pr
 }
 
 /// Restores `snapshot` to `target`. Damage or a failure of one entry costs that entry and is in the report; a full disk, an
-/// error of the repository's storage or a wish to stop ends it. In all these cases the target stays marked as unfinished.
+/// error of the local index or a wish to stop ends it. In all these cases the target stays marked as unfinished.
 pub fn restore(
     repo: &Repository,
     snapshot: &Snapshot,

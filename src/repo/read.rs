@@ -159,6 +159,8 @@ impl<'r> ChunkReader<'r> {
         }
         match error.kind() {
             ErrorKind::NotFound => Err(Error::damaged("the pack that holds a chunk is missing").on(id).because(error)),
+            // A bad sector costs what stands on it, not the rest of a restore.
+            ErrorKind::Storage => Err(Error::damaged("a chunk can't be read from its pack").on(id).because(error)),
             _ => Err(error),
         }
     }

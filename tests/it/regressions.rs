@@ -9,6 +9,7 @@ use icecore::clock::{Clock, ManualClock, Timestamp};
 use icecore::index::memory::MemoryIndex;
 use icecore::model::{Consistency, SessionId, SourceIdentity, SourceKind, TreePath};
 use icecore::ops::prune::{PruneOptions, prune};
+use icecore::ops::restore::{RestoreOptions, restore};
 use icecore::ops::snapshot::{SnapshotOptions, SnapshotReport, snapshot};
 use icecore::ops::verify::{VerifyOptions, verify};
 use icecore::ops::{forget, tree};
@@ -17,8 +18,10 @@ use icecore::repo::{Committed, Config, CreateOptions, Locked, Repository};
 use icecore::seal::slot::Secret;
 use icecore::seal::{Keys, Suite};
 use icecore::source::scripted::{Operation, ScriptedSource};
+use icecore::storage::fault::{FaultStorage, Operation as StorageOperation, Plan};
 use icecore::storage::memory::MemoryStorage;
 use icecore::storage::{Key, Storage};
+use icecore::target::dir::{DirTarget, DirTargetOptions};
 
 const START: u64 = 1_800_000_000;
 
@@ -397,4 +400,43 @@ fn a_run_that_ends_deep_down_ends_without_using_up_the_stack() {
     let ended =
         std::thread::scope(|scope| std::thread::Builder::new().stack_size(160 << 10).spawn_scoped(scope, run).unwrap().join().unwrap());
     assert_eq!(ended, Err(icecore::ErrorKind::Interrupted));
+}
+
+/// A read of the repository that failed, such as one of a bad sector, ended the whole restore, and with it what could
+/// still be had. Now it costs the entries that stand on it; the target stays marked as unfinished.
+#[test]
+fn a_read_that_fails_costs_what_stands_on_it_and_not_the_rest_of_a_restore() {
+    let b = bench();
+    let source = ScriptedSource::build(|tree| {
+        for (seed, name) in ["a", "b", "c"].into_iter().enumerate() {
+            tree.file(name, noise(u8::try_from(seed).unwrap(), 15_000));
+        }
+    });
+    let taken = take(&b.repo, &source, "one").snapshot;
+    let storage = FaultStorage::new(b.storage.clone());
+    let locked = Locked::read(Arc::new(storage.clone())).unwrap();
+    let repo = locked.unlock(None, Box::new(MemoryIndex::new()), b.clock.clone(), "here").unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let mut restored = 0;
+    let run = |name: String| {
+        let folder = place.path().join(name);
+        let target = DirTarget::create(&folder, DirTargetOptions { snapshot: taken.id, open_dirs_max: None }).unwrap();
+        let report = restore(&repo, &taken.record, &target, &RestoreOptions::default(), &Progress::new()).unwrap();
+        (report, folder)
+    };
+    storage.arm(Plan::once(u64::MAX));
+    let (report, _) = run("whole".to_owned());
+    assert_eq!((report.files, report.failed), (3, 0));
+    let reads: Vec<usize> =
+        (0..).zip(storage.record()).filter(|(_, asked)| asked.operation == StorageOperation::GetRange).map(|(n, _)| n).collect();
+    assert!(reads.len() >= 4, "the directory and three files");
+    for n in reads {
+        storage.arm(Plan::once(u64::try_from(n).unwrap()));
+        let (report, folder) = run(format!("without-{n}"));
+        storage.disarm();
+        assert!(report.failed > 0 && report.damaged > 0, "{report:?}");
+        assert!(folder.join(".icecore-incomplete").exists());
+        restored += report.files;
+    }
+    assert!(restored >= 6, "{restored}");
 }
