@@ -56,6 +56,8 @@ pub struct BlobEntry {
     pub kind: u8,
     /// Raw, zstd or delta.
     pub codec: u8,
+    /// What a delta is encoded against; none with any other codec.
+    pub base: Option<ChunkId>,
 }
 
 /// What is known of a pack.

@@ -11,6 +11,9 @@ const LAYOUT: u32 = 1;
 /// The length of the key of a further copy: chunk id, then pack number.
 pub(super) const COPY_KEY_LEN: usize = ChunkId::LEN + 4;
 
+/// The number of the pack format for blobs that have a base.
+const CODEC_DELTA: u8 = 2;
+
 const PACK_LEN: usize = PackId::LEN + 32 + 8 + 8;
 
 /// What the packs space says of a pack.
@@ -30,7 +33,7 @@ pub(super) struct Counters {
     pub(super) dead: u64,
 }
 
-/// A chunk's entry, without its id: that is the key. 10 to 27 bytes, mostly about 14.
+/// A chunk's entry, without its id: that is the key. 10 to 27 bytes, mostly about 14; a delta's base takes 32 more.
 pub(super) fn encode_location(location: &Location) -> Vec<u8> {
     let blob = &location.blob;
     let mut bytes = Vec::with_capacity(27);
@@ -38,6 +41,9 @@ pub(super) fn encode_location(location: &Location) -> Vec<u8> {
         put_varint(&mut bytes, value);
     }
     bytes.extend([blob.kind, blob.codec]);
+    if let Some(base) = &blob.base {
+        bytes.extend(base.as_bytes());
+    }
     bytes
 }
 
@@ -48,8 +54,12 @@ pub(super) fn decode_location(id: &ChunkId, bytes: &[u8]) -> Option<Location> {
     let stored_len = take_varint(&mut rest)?;
     let raw_len = take_varint(&mut rest)?;
     let number = take_varint(&mut rest)?;
-    let [kind, codec] = *rest else { return None };
-    Some(Location { pack, blob: BlobEntry { id: *id, offset, stored_len, raw_len, number, kind, codec } })
+    let ([kind, codec], rest) = rest.split_first_chunk()?;
+    let base = if rest.is_empty() { None } else { Some(ChunkId::from_slice(rest)?) };
+    if base.is_some() != (*codec == CODEC_DELTA) {
+        return None;
+    }
+    Some(Location { pack, blob: BlobEntry { id: *id, offset, stored_len, raw_len, number, kind: *kind, codec: *codec, base } })
 }
 
 /// Sorts the copies of a chunk by the age of their packs.
@@ -153,7 +163,8 @@ mod tests {
                 raw_len: value,
                 number: value / 3,
                 kind: 2,
-                codec: 255,
+                codec: if value % 2 == 0 { 255 } else { CODEC_DELTA },
+                base: (value % 2 == 1).then_some(ChunkId([8; 32])),
             };
             let location = Location { pack: PackNumber(value), blob };
             let bytes = encode_location(&location);

@@ -163,6 +163,8 @@ pub struct Node {
     pub kind: NodeKind,
 }
 
+/// Where the name stands in a record.
+const NAME_OFFSET: usize = 33;
 const XATTRS_INLINE: u8 = 1;
 const XATTRS_STREAM: u8 = 2;
 const LINKED: u8 = 4;
@@ -250,6 +252,16 @@ impl Node {
             return Err(Error::damaged(format!("a node of {len} bytes is longer than a node can be")));
         }
         Ok(Some(4 + len))
+    }
+
+    /// Where in a record the name stands. Nothing else of it is looked at.
+    pub(crate) fn name_range(record: &[u8]) -> Result<std::ops::Range<usize>> {
+        let len = *record.get(NAME_OFFSET - 1).ok_or_else(|| Error::damaged("a node ends before its name"))?;
+        let range = NAME_OFFSET..NAME_OFFSET + usize::from(len);
+        if range.is_empty() || range.end > record.len() {
+            return Err(Error::damaged("a node without a name"));
+        }
+        Ok(range)
     }
 
     /// Reads exactly one record, its length field included.

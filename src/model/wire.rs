@@ -52,6 +52,11 @@ impl<'a> Fields<'a> {
         self.bytes(len.saturating_add(4))
     }
 
+    /// How many bytes are left.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{BlobEntry, PackInfo};
+use crate::index::{BlobEntry, Location, PackInfo};
 use crate::model::{ChunkId, NodeKind, PackId, SessionId, Stream, Xattrs};
 use crate::progress::Progress;
 use crate::repo::{
@@ -69,10 +69,11 @@ pub fn prune(repo: &Repository, options: &PruneOptions, progress: &Progress) -> 
     finish_last_cycle(repo, options.dry_run)?;
     let view = repo.refresh()?;
     let snapshots = readable_snapshots(repo)?;
-    let live = mark(repo, &snapshots, progress)?;
+    let mut live = mark(repo, &snapshots, progress)?;
     // A pack that no journal tells of is surveyed like any other. One that can't be read is left alone: the survey makes
     // sure that nothing that is needed is missing.
     repo.find_packs()?;
+    add_bases(repo, &mut live).map_err(|error| unless_others_began(repo, &view, writer.session(), error))?;
     let packs = survey(repo, &view, &live).map_err(|error| unless_others_began(repo, &view, writer.session(), error))?;
     let plan = plan(&packs, options.repack_below_percent, repo.config().data_pack_bytes);
 
@@ -296,6 +297,36 @@ fn mark_stream(reader: &ChunkReader<'_>, stream: &Stream, live: &Marked) -> Resu
     Ok(())
 }
 
+/// The copy of a chunk that is used. A full one comes before a delta: others may be encoded against it.
+fn used_copy(repo: &Repository, id: &ChunkId) -> Result<Option<Location>> {
+    let first = repo.index().get(id)?;
+    match &first {
+        Some(copy) if copy.blob.base.is_some() => Ok(repo.index().copies(id)?.into_iter().find(|copy| copy.blob.base.is_none()).or(first)),
+        _ => Ok(first),
+    }
+}
+
+/// What is used as a delta needs its base, which is used then like anything else. Bases are no deltas: one step is enough.
+fn add_bases(repo: &Repository, live: &mut Live) -> Result<()> {
+    let mut bases = HashSet::new();
+    repo.index().for_each(&mut |location| {
+        if let Some(base) = &location.blob.base
+            && live.chunks.contains(&location.blob.id)
+            && used_copy(repo, &location.blob.id)? == Some(*location)
+        {
+            bases.insert(*base);
+        }
+        Ok(())
+    })?;
+    for base in bases {
+        if used_copy(repo, &base)?.is_none_or(|copy| copy.blob.base.is_some()) {
+            return Err(refuse("a chunk that others are encoded against has no full copy").on(base));
+        }
+        live.chunks.insert(base);
+    }
+    Ok(())
+}
+
 /// A pack and what of it is used.
 struct Surveyed {
     info: PackInfo,
@@ -304,7 +335,7 @@ struct Surveyed {
     used_bytes: u64,
 }
 
-/// Looks at every pack of the listing. A chunk that stands in several packs is used in the one that the index gives.
+/// Looks at every pack of the listing. A chunk that stands in several packs is used in one of them ([`used_copy`]).
 fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId, Surveyed>> {
     let mut packs = BTreeMap::new();
     for listed in repo.storage().list("packs")? {
@@ -336,7 +367,7 @@ fn survey(repo: &Repository, view: &View, live: &Live) -> Result<BTreeMap<PackId
             return Ok(());
         };
         pack.blobs += 1;
-        if live.chunks.contains(&location.blob.id) && repo.index().get(&location.blob.id)?.is_some_and(|used| used.pack == location.pack) {
+        if live.chunks.contains(&location.blob.id) && used_copy(repo, &location.blob.id)?.is_some_and(|used| used.pack == location.pack) {
             pack.used.push(location.blob);
             pack.used_bytes += u64::from(location.blob.stored_len);
         }
@@ -407,7 +438,7 @@ fn keep_only_good_copies(repo: &Repository, packs: &BTreeMap<PackId, Surveyed>, 
         Ok(())
     })?;
     for double in doubles {
-        let Some(used) = repo.index().get(&double.blob.id)? else { continue };
+        let Some(used) = used_copy(repo, &double.blob.id)? else { continue };
         if used.pack == double.pack || reader.is_good(ChunkKind::from_number(used.blob.kind)?, &used) {
             continue;
         }
@@ -454,7 +485,7 @@ fn check_share(report: &PruneReport, options: &PruneOptions) -> Result<()> {
     }
 }
 
-/// Copies what is used of packs that are to go. Each chunk is opened and checked on the way.
+/// Copies what is used of packs that are to go, encoded as it is. Each chunk is opened and checked on the way.
 fn rewrite(
     repo: &Repository,
     writer: &ChunkWriter<'_>,
@@ -468,10 +499,10 @@ fn rewrite(
         for blob in &pack.used {
             progress.check()?;
             let kind = ChunkKind::from_number(blob.kind)?;
-            let raw = reader
-                .read(kind, &blob.id)
+            let copy = reader
+                .encoded(kind, &blob.id)
                 .map_err(|error| if error.kind() == ErrorKind::Damaged { refuse(&error.to_string()) } else { error })?;
-            writer.put_copy(kind, blob.id, &raw)?;
+            writer.put_copy(kind, blob.id, &copy)?;
             bytes += u64::from(blob.stored_len);
         }
     }
@@ -506,9 +537,13 @@ fn still_unused(repo: &Repository, own: SessionId, view: &View, marked: &[Commit
         snapshots.push(repo.load_snapshot_from_storage(session, *sequence)?);
     }
     for id in mark(repo, &snapshots, progress)?.chunks {
-        let location = repo.index().get(&id)?;
-        let pack = location.map(|location| repo.index().pack(location.pack)).transpose()?;
-        if pack.is_none_or(|pack| condemned.contains(&pack.id)) {
+        let stays = |copy: &Location| Ok::<_, Error>(!condemned.contains(&repo.index().pack(copy.pack)?.id));
+        let Some(used) = used_copy(repo, &id)? else { return Ok(false) };
+        let base = match &used.blob.base {
+            Some(base) => used_copy(repo, base)?.filter(|copy| copy.blob.base.is_none()),
+            None => Some(used),
+        };
+        if !stays(&used)? || !base.is_some_and(|base| stays(&base).unwrap_or(false)) {
             return Ok(false);
         }
     }

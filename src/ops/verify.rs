@@ -325,11 +325,15 @@ fn verify_pack_data(repo: &Repository, id: &PackId, listed: &Listed, footer: &Fo
     shared.bytes.fetch_add(listed.len, Ordering::Relaxed);
     let shards = footer.scrub(buffer);
     let keys = repo.keys().pack(&footer.header.salt)?;
+    let reader = ChunkReader::new(repo);
     let mut bad = Vec::new();
     for (entry, number) in footer.entries.iter().zip(0..) {
         let sealed = buffer.get(entry.offset as usize..).and_then(|rest| rest.get(..entry.stored_len as usize));
         let opened = sealed.ok_or_else(|| Error::damaged("a blob lies outside of its pack").on(entry.id));
-        match opened.and_then(|sealed| repo::open_blob(repo, &keys, &footer.header.salt, number, entry, sealed.to_vec())) {
+        match opened.and_then(|sealed| {
+            let base = |base: &ChunkId| reader.base(ChunkKind::from_number(entry.kind)?, base);
+            repo::open_blob(repo, &keys, &footer.header.salt, number, entry, sealed.to_vec(), &base)
+        }) {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Cache | ErrorKind::Interrupted) => return Err(error),
             Err(_) => bad.push(entry.id),

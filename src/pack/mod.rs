@@ -42,13 +42,13 @@ pub const SHARD_HASH_BYTES: usize = 16;
 pub const PACK_ALIGN_BYTES: usize = 4096;
 /// No pack is longer; what claims to be is refused before it is read.
 pub const PACK_BYTES_MAX: u64 = 256 << 20;
-/// No blob is longer: the longest chunk, the longest zstd expansion of it, a base id, a tag.
+/// No blob is longer: the longest chunk, the longest zstd expansion of it, a tag.
 pub const BLOB_BYTES_MAX: usize = (4 << 20) + (64 << 10);
 /// Blobs of codec "raw": the chunk itself.
 pub const CODEC_RAW: u8 = 0;
 /// Blobs of codec "zstd": one zstd frame.
 pub const CODEC_ZSTD: u8 = 1;
-/// Blobs of codec "delta": a zstd frame whose prefix is another chunk. Reserved; not written by this version.
+/// Blobs of codec "delta": one zstd frame that refers to another chunk, its base, as if that stood before it.
 pub const CODEC_DELTA: u8 = 2;
 
 const HEADER_MAGIC: &[u8; 4] = b"ICEP";
@@ -130,23 +130,43 @@ impl Header {
         Ok(header)
     }
 
-    /// What is authenticated beside a blob: repository 16, salt 32, number 4, kind 1, codec 1, raw length 4, id 32.
-    pub fn blob_aad(&self, number: u32, kind: u8, codec: u8, raw_len: u32, id: &ChunkId) -> [u8; 90] {
-        blob_aad(&self.repository, &self.salt, number, kind, codec, raw_len, id)
+    /// What is authenticated beside the blob of `entry`, whose number in the pack is `number`.
+    pub fn blob_aad(&self, number: u32, entry: &PackEntry) -> BlobAad {
+        BlobAad::new(&self.repository, &self.salt, number, entry)
     }
 }
 
-/// See [`Header::blob_aad`]; for a reader that has the salt from the index instead of a header.
-pub fn blob_aad(repository: &RepositoryId, salt: &[u8; 32], number: u32, kind: u8, codec: u8, raw_len: u32, id: &ChunkId) -> [u8; 90] {
-    let mut aad = [0; 90];
-    aad[..16].copy_from_slice(repository.as_bytes());
-    aad[16..48].copy_from_slice(salt);
-    aad[48..52].copy_from_slice(&number.to_le_bytes());
-    aad[52] = kind;
-    aad[53] = codec;
-    aad[54..58].copy_from_slice(&raw_len.to_le_bytes());
-    aad[58..].copy_from_slice(id.as_bytes());
-    aad
+/// What is authenticated beside a blob: repository 16, salt 32, number 4, kind 1, codec 1, raw length 4, id 32, and with
+/// codec 2 the id of the base, 32.
+pub struct BlobAad {
+    bytes: [u8; 122],
+    len: usize,
+}
+
+impl BlobAad {
+    /// For a reader that has the salt from the index instead of a header.
+    pub fn new(repository: &RepositoryId, salt: &[u8; 32], number: u32, entry: &PackEntry) -> Self {
+        let mut aad = [0; 122];
+        aad[..16].copy_from_slice(repository.as_bytes());
+        aad[16..48].copy_from_slice(salt);
+        aad[48..52].copy_from_slice(&number.to_le_bytes());
+        aad[52] = entry.kind;
+        aad[53] = entry.codec;
+        aad[54..58].copy_from_slice(&entry.raw_len.to_le_bytes());
+        aad[58..90].copy_from_slice(entry.id.as_bytes());
+        match &entry.base {
+            Some(base) => {
+                aad[90..].copy_from_slice(base.as_bytes());
+                Self { bytes: aad, len: 122 }
+            }
+            None => Self { bytes: aad, len: 90 },
+        }
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// One blob as the index names it, with its offset worked out.
@@ -164,7 +184,7 @@ pub struct PackEntry {
     pub stored_len: u32,
     /// Length of the chunk.
     pub raw_len: u32,
-    /// What a delta is encoded against.
+    /// What a delta is encoded against; none with any other codec.
     pub base: Option<ChunkId>,
 }
 

@@ -118,7 +118,7 @@ pub fn parse_index(index: &[u8], blobs_end: u64) -> Result<Vec<PackEntry>> {
             && raw_len > 0
             && raw_len as usize <= BLOB_BYTES_MAX
             && stored_len as usize <= BLOB_BYTES_MAX;
-        if !possible || id.is_hole() {
+        if !possible || id.is_hole() || base.is_some_and(|base| base.is_hole() || base == id) {
             return Err(Error::damaged("a pack index has an impossible entry").on(id));
         }
         entries.push(PackEntry { id, kind, codec, offset: u32::try_from(offset).unwrap_or(u32::MAX), stored_len, raw_len, base });

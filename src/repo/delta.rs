@@ -76,6 +76,7 @@ pub(super) fn blobs(entries: &[PackEntry]) -> Vec<BlobEntry> {
             number,
             kind: entry.kind,
             codec: entry.codec,
+            base: entry.base,
         })
         .collect()
 }

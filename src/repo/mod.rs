@@ -3,9 +3,13 @@
 //! Writing, in this order, each step durable before the next: BEGIN, packs, index deltas (named by CHECKPOINT), the
 //! SNAPSHOT entry, which is the commit. `docs/crash-safety.md` says what a crash between any two leaves.
 
+mod base;
 mod config;
 mod delta;
+mod earlier;
+mod encode;
 mod journal;
+mod list;
 mod object;
 mod read;
 mod refresh;
@@ -15,14 +19,17 @@ mod write;
 
 pub use config::{CONFIG_BYTES_MAX, Config, Operation};
 pub use delta::{DeltaPack, Published, decode as decode_delta};
+pub use encode::Encoded;
+pub use earlier::Earlier;
 pub use journal::{Begin, Entry, PROGRAM, Session, decode as decode_entry, entry_key, hold_key, parse_key};
+pub use list::ChunkList;
 pub use object::{OBJECT_BYTES_MAX, ObjectType, get as get_object, open as open_object, put as put_object};
 pub(crate) use read::open_blob;
 pub use read::{ChunkReader, pack_key, parse_pack_key, read_footer};
 pub use refresh::{CycleSet, Problem, SessionState, View};
 pub use snapshots::{Committed, forget_key};
 pub use stream::{Leaf, NodeReader, StreamReader, StreamWriter};
-pub use write::{ChunkWriter, Flushed, Put, Totals, WriterOptions};
+pub use write::{Before, ChunkWriter, Flushed, Put, Totals, WriterOptions};
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Repository;
+use super::base::BaseCache;
+use super::encode::{Encoded, Encoding};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Location, PackInfo, PackNumber};
+use crate::index::{BlobEntry, Location, PackInfo, PackNumber};
 use crate::model::{ChunkId, PackId};
-use crate::pack::{self, Footer, HEADER_BYTES, Header, PackEntry, TRAILER_BYTES};
+use crate::pack::{self, BlobAad, Footer, HEADER_BYTES, Header, PackEntry, TRAILER_BYTES};
 use crate::seal::compress;
 use crate::seal::keys::{ChunkKind, PackKeys};
 use crate::storage::Key;
@@ -52,31 +54,44 @@ fn check_header(repo: &Repository, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// Opens one blob: decrypts, decompresses, compares with its id.
+/// Gives the plaintext of a delta's base.
+pub(crate) type BaseOf<'a> = &'a dyn Fn(&ChunkId) -> Result<Arc<Vec<u8>>>;
+
+/// Opens one blob: decrypts, decompresses, compares with its id. `base` is asked for the base of a delta only.
 pub(crate) fn open_blob(
     repo: &Repository,
     keys: &PackKeys,
     salt: &[u8; 32],
     number: u32,
     entry: &PackEntry,
-    mut sealed: Vec<u8>,
+    sealed: Vec<u8>,
+    base: BaseOf<'_>,
 ) -> Result<Vec<u8>> {
+    decode(repo, entry, unseal(repo, keys, salt, number, entry, sealed)?, base)
+}
+
+/// Decrypts a blob; what comes out was sealed under this name, place and encoding.
+fn unseal(repo: &Repository, keys: &PackKeys, salt: &[u8; 32], number: u32, entry: &PackEntry, mut sealed: Vec<u8>) -> Result<Vec<u8>> {
     let kind = ChunkKind::from_number(entry.kind)?;
-    let aad = pack::blob_aad(&repo.config.repository, salt, number, entry.kind, entry.codec, entry.raw_len, &entry.id);
-    let body_len = keys.blob(kind).open(number, &aad, &mut sealed).map_err(|e| e.on(entry.id))?.len();
+    let aad = BlobAad::new(&repo.config.repository, salt, number, entry);
+    let body_len = keys.blob(kind).open(number, aad.as_bytes(), &mut sealed).map_err(|e| e.on(entry.id))?.len();
     sealed.truncate(body_len);
+    Ok(sealed)
+}
+
+/// Decodes an unsealed blob and compares the chunk with its id.
+fn decode(repo: &Repository, entry: &PackEntry, body: Vec<u8>, base: BaseOf<'_>) -> Result<Vec<u8>> {
     let raw_len = entry.raw_len as usize;
     if raw_len > crate::chunk::CHUNK_BYTES_MAX {
         return Err(Error::damaged("a chunk is longer than a chunk can be").on(entry.id));
     }
     let raw = match entry.codec {
-        pack::CODEC_RAW if sealed.len() == raw_len => sealed,
+        pack::CODEC_RAW if body.len() == raw_len => body,
         pack::CODEC_RAW => return Err(Error::damaged("a raw blob has the wrong length").on(entry.id)),
-        pack::CODEC_ZSTD => compress::decompress(&sealed, raw_len).map_err(|e| e.on(entry.id))?,
+        pack::CODEC_ZSTD => compress::decompress(&body, raw_len).map_err(|e| e.on(entry.id))?,
         pack::CODEC_DELTA => {
-            return Err(Error::new(ErrorKind::Unsupported, "delta blobs are unknown to this version")
-                .on(entry.id)
-                .hint("use a newer icecore"));
+            let id = entry.base.ok_or_else(|| Error::damaged("a delta names no base").on(entry.id))?;
+            compress::undelta(&body, &base(&id)?, raw_len).map_err(|e| e.on(entry.id))?
         }
         other => {
             return Err(Error::new(ErrorKind::Unsupported, format!("blob codec {other} is unknown to this version"))
@@ -84,10 +99,15 @@ pub(crate) fn open_blob(
                 .hint("use a newer icecore"));
         }
     };
-    if repo.keys.chunk_id(kind, &raw) != entry.id {
+    if repo.keys.chunk_id(ChunkKind::from_number(entry.kind)?, &raw) != entry.id {
         return Err(Error::damaged("a chunk's content is not what its id says").on(entry.id));
     }
     Ok(raw)
+}
+
+fn entry_of(location: &Location) -> PackEntry {
+    let BlobEntry { id, offset, stored_len, raw_len, number: _, kind, codec, base } = location.blob;
+    PackEntry { id, kind, codec, offset, stored_len, raw_len, base }
 }
 
 /// Opens a pack for reading its blobs, kept for the next blob of the same pack.
@@ -104,6 +124,7 @@ const OPENED_PACKS_MAX: usize = 1024;
 pub struct ChunkReader<'r> {
     repo: &'r Repository,
     opened: Mutex<HashMap<PackNumber, Arc<OpenedPack>>>,
+    bases: BaseCache,
     /// The journals, and the packs themselves, were read again because of a chunk that the index did not have.
     looked_again: Mutex<bool>,
 }
@@ -111,7 +132,7 @@ pub struct ChunkReader<'r> {
 impl<'r> ChunkReader<'r> {
     /// A reader of this repository.
     pub fn new(repo: &'r Repository) -> Self {
-        Self { repo, opened: Mutex::default(), looked_again: Mutex::default() }
+        Self { repo, opened: Mutex::default(), bases: BaseCache::default(), looked_again: Mutex::default() }
     }
 
     /// The repository.
@@ -165,12 +186,86 @@ impl<'r> ChunkReader<'r> {
         }
     }
 
+    /// A chunk as it is encoded, read and checked; a full copy where there is one.
+    pub fn encoded(&self, kind: ChunkKind, id: &ChunkId) -> Result<Encoded> {
+        let mut copies = self.repo.index.copies(id)?;
+        copies.sort_by_key(|copy| copy.blob.base.is_some());
+        let mut failure = None;
+        for copy in copies {
+            match self.encoded_at(kind, &copy) {
+                Ok(encoded) => return Ok(encoded),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| Error::damaged("a chunk is in no pack that is left").on(id)))
+    }
+
+    fn encoded_at(&self, kind: ChunkKind, copy: &Location) -> Result<Encoded> {
+        let pack = self.check(kind, copy)?;
+        let sealed = self.sealed(&pack, copy)?;
+        let entry = entry_of(copy);
+        let body = unseal(self.repo, &pack.keys, &pack.info.salt, copy.blob.number, &entry, sealed)?;
+        let raw = decode(self.repo, &entry, body.clone(), &|base| self.base(kind, base))?;
+        let encoding = Encoding { codec: entry.codec, base: entry.base };
+        Ok(Encoded { encoding, raw_len: raw.len(), body })
+    }
+
     /// Whether one certain copy of a chunk can be read and is right.
     pub fn is_good(&self, kind: ChunkKind, copy: &Location) -> bool {
         self.read_at(kind, copy).is_ok()
     }
 
+    /// The plaintext of a chunk that deltas are encoded against, from a full copy of it. `Damaged` names the base when none
+    /// can be read.
+    pub fn base(&self, kind: ChunkKind, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+        if let Some(base) = self.bases.get(id) {
+            return Ok(base);
+        }
+        let mut failure = None;
+        let first = self.locate(id)?;
+        let copies = if first.blob.base.is_none() { vec![first] } else { Vec::new() };
+        // The index is asked for further copies only where the first one does not serve.
+        for attempt in 0..2 {
+            let copies = if attempt == 0 { copies.clone() } else { self.repo.index.copies(id)? };
+            for copy in copies.iter().filter(|copy| copy.blob.base.is_none()) {
+                match self.read_at(kind, copy) {
+                    Ok(raw) => {
+                        let base = Arc::new(raw);
+                        self.bases.keep(id, &base);
+                        return Ok(base);
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        let missing = Error::damaged("the chunk that another one is encoded against has no full copy that can be read").on(id);
+        Err(match failure {
+            Some(error) => missing.because(error),
+            None => missing,
+        })
+    }
+
     fn read_at(&self, kind: ChunkKind, location: &Location) -> Result<Vec<u8>> {
+        let pack = self.check(kind, location)?;
+        let sealed = self.sealed(&pack, location)?;
+        self.open_in(&pack, kind, location, sealed)
+    }
+
+    fn sealed(&self, pack: &OpenedPack, location: &Location) -> Result<Vec<u8>> {
+        let mut sealed = vec![0; location.blob.stored_len as usize];
+        self.repo.storage.get_range(&pack.key, u64::from(location.blob.offset), &mut sealed)?;
+        Ok(sealed)
+    }
+
+    /// Opens the sealed bytes of a blob that were read from `location`: decrypts and decompresses them, reads the base where
+    /// there is one, and compares with the id.
+    pub fn open_at(&self, kind: ChunkKind, location: &Location, sealed: Vec<u8>) -> Result<Vec<u8>> {
+        let pack = self.check(kind, location)?;
+        self.open_in(&pack, kind, location, sealed)
+    }
+
+    /// What the index says of a blob comes from a file on this host: checked before anything is allocated for it.
+    fn check(&self, kind: ChunkKind, location: &Location) -> Result<Arc<OpenedPack>> {
         let pack = self.open(location.pack)?;
         let blob = &location.blob;
         if blob.kind != kind.number() {
@@ -179,18 +274,12 @@ impl<'r> ChunkReader<'r> {
         if blob.stored_len as usize > pack::BLOB_BYTES_MAX || u64::from(blob.offset) + u64::from(blob.stored_len) > pack.info.len {
             return Err(Error::damaged("the index places a chunk outside of its pack").on(blob.id).hint("run `icecore reindex`"));
         }
-        let mut sealed = vec![0; blob.stored_len as usize];
-        self.repo.storage.get_range(&pack.key, u64::from(blob.offset), &mut sealed)?;
-        let entry = PackEntry {
-            id: blob.id,
-            kind: blob.kind,
-            codec: blob.codec,
-            offset: blob.offset,
-            stored_len: blob.stored_len,
-            raw_len: blob.raw_len,
-            base: None,
-        };
-        open_blob(self.repo, &pack.keys, &pack.info.salt, blob.number, &entry, sealed)
+        Ok(pack)
+    }
+
+    fn open_in(&self, pack: &OpenedPack, kind: ChunkKind, location: &Location, sealed: Vec<u8>) -> Result<Vec<u8>> {
+        let base = |base: &ChunkId| self.base(kind, base);
+        open_blob(self.repo, &pack.keys, &pack.info.salt, location.blob.number, &entry_of(location), sealed, &base)
     }
 
     fn open(&self, number: PackNumber) -> Result<Arc<OpenedPack>> {

@@ -6,18 +6,14 @@
 
 use std::collections::VecDeque;
 
+use super::earlier::Earlier;
+use super::list::{ChunkList, LIST_ENTRY_BYTES, entry_of};
 use super::read::ChunkReader;
 use super::write::ChunkWriter;
-use crate::chunk::{self, CHUNK_BYTES_MAX, Profile};
+use crate::chunk::{CHUNK_BYTES_MAX, Profile};
 use crate::error::{Error, Result};
-use crate::model::node::STREAM_DEPTH_MAX;
 use crate::model::{ChunkId, Node, Stream};
 use crate::seal::keys::ChunkKind;
-
-/// Length of a list entry in bytes.
-const LIST_ENTRY_BYTES: usize = 40;
-/// How much of a list waits until it is cut: a cut needs the longest chunk, and is made with one to spare.
-const LIST_BUFFER_BYTES: usize = 2 * (32 << 10);
 
 /// Cuts and stores one stream.
 pub struct StreamWriter<'w, 'r> {
@@ -27,15 +23,23 @@ pub struct StreamWriter<'w, 'r> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    list: ListWriter,
+    list: ChunkList<'w, 'r>,
     len: u64,
 }
 
 impl<'w, 'r> StreamWriter<'w, 'r> {
-    /// A stream of chunks of `kind`, cut with `profile`, that reuses the allocation of `buffer`.
-    pub fn new(writer: &'w ChunkWriter<'r>, kind: ChunkKind, profile: &'static Profile, mut buffer: Vec<u8>) -> Self {
+    /// A stream of chunks of `kind`, cut with `profile`, that reuses the allocation of `buffer`. What is new in it is stored
+    /// as its difference from `earlier`, another version of the same, where that pays.
+    pub fn new(
+        writer: &'w ChunkWriter<'r>,
+        kind: ChunkKind,
+        profile: &'static Profile,
+        earlier: Option<&Stream>,
+        mut buffer: Vec<u8>,
+    ) -> Self {
         buffer.resize(profile.max * 4, 0);
-        Self { writer, kind, profile, buffer, start: 0, end: 0, list: ListWriter::default(), len: 0 }
+        let list = ChunkList::new(writer, earlier.map(|stream| Earlier::new(writer.reader(), stream)));
+        Self { writer, kind, profile, buffer, start: 0, end: 0, list, len: 0 }
     }
 
     /// Room for at least the longest chunk of the profile; fill a part of it, then call [`StreamWriter::advance`].
@@ -72,12 +76,9 @@ impl<'w, 'r> StreamWriter<'w, 'r> {
 
     /// Appends a hole. What stood before it is cut here.
     pub fn hole(&mut self, len: u64) -> Result<()> {
-        if len > 0 {
-            self.cut_all()?;
-            self.len += len;
-            self.list.push(self.writer, 0, ChunkId::HOLE, len)?;
-        }
-        Ok(())
+        self.cut_all()?;
+        self.len += len;
+        self.list.hole(len)
     }
 
     /// Bytes of the stream so far.
@@ -93,11 +94,7 @@ impl<'w, 'r> StreamWriter<'w, 'r> {
     /// Ends the stream. Returns the reference and the buffer for reuse.
     pub fn finish(mut self) -> Result<(Stream, Vec<u8>)> {
         self.cut_all()?;
-        if self.len == 0 {
-            return Ok((Stream::EMPTY, self.buffer));
-        }
-        let (id, depth) = self.list.finish(self.writer)?;
-        Ok((Stream { len: self.len, profile: self.profile.number, depth, id }, self.buffer))
+        Ok((self.list.finish(self.profile)?, self.buffer))
     }
 
     fn cut_all(&mut self) -> Result<()> {
@@ -110,71 +107,11 @@ impl<'w, 'r> StreamWriter<'w, 'r> {
     fn cut_one(&mut self) -> Result<()> {
         let bytes = &self.buffer[self.start..self.end];
         let len = self.writer.repository().chunker().cut(self.profile, bytes);
-        let put = self.writer.put(self.kind, &bytes[..len])?;
+        let list = &mut self.list;
+        let put = self.writer.put_over(self.kind, &bytes[..len], &mut || list.before(len as u64))?;
         self.start += len;
-        self.list.push(self.writer, 0, put.id, len as u64)
+        self.list.push(&put, len as u64)
     }
-}
-
-/// The lists above a stream's chunks, each cut as it grows.
-#[derive(Default)]
-struct ListWriter {
-    levels: Vec<Level>,
-}
-
-#[derive(Default)]
-struct Level {
-    waiting: Vec<u8>,
-    entries: u64,
-}
-
-impl ListWriter {
-    fn push(&mut self, writer: &ChunkWriter<'_>, depth: usize, id: ChunkId, len: u64) -> Result<()> {
-        if depth > usize::from(STREAM_DEPTH_MAX) {
-            return Err(Error::damaged("a stream is longer than a stream can be"));
-        }
-        if self.levels.len() == depth {
-            self.levels.push(Level::default());
-        }
-        let level = &mut self.levels[depth];
-        level.waiting.extend_from_slice(id.as_bytes());
-        level.waiting.extend_from_slice(&len.to_le_bytes());
-        level.entries += 1;
-        if level.waiting.len() >= LIST_BUFFER_BYTES { self.cut_one(writer, depth) } else { Ok(()) }
-    }
-
-    fn cut_one(&mut self, writer: &ChunkWriter<'_>, depth: usize) -> Result<()> {
-        let waiting = &mut self.levels[depth].waiting;
-        let cut = writer.repository().chunker().cut(&chunk::META, waiting).next_multiple_of(LIST_ENTRY_BYTES);
-        let rest = waiting.split_off(cut.min(waiting.len()));
-        let list = std::mem::replace(waiting, rest);
-        let covered = list.chunks_exact(LIST_ENTRY_BYTES).map(|entry| entry_of(entry).1).sum();
-        let put = writer.put(ChunkKind::List, &list)?;
-        self.push(writer, depth + 1, put.id, covered)
-    }
-
-    /// The id that stands for the whole and the number of lists above the chunks.
-    fn finish(&mut self, writer: &ChunkWriter<'_>) -> Result<(ChunkId, u8)> {
-        let mut depth = 0;
-        loop {
-            let level = &self.levels[depth];
-            if level.entries == 1 && self.levels.len() == depth + 1 {
-                let number = u8::try_from(depth).map_err(|_| Error::damaged("a stream is longer than a stream can be"))?;
-                return Ok((entry_of(&level.waiting).0, number));
-            }
-            while !self.levels[depth].waiting.is_empty() {
-                self.cut_one(writer, depth)?;
-            }
-            depth += 1;
-        }
-    }
-}
-
-fn entry_of(entry: &[u8]) -> (ChunkId, u64) {
-    let (mut id, mut len) = ([0; 32], [0; 8]);
-    id.copy_from_slice(&entry[..32]);
-    len.copy_from_slice(&entry[32..40]);
-    (ChunkId(id), u64::from_le_bytes(len))
 }
 
 /// A piece of a stream: one chunk, or a hole.
@@ -198,18 +135,39 @@ pub struct StreamReader<'a, 'r> {
     started: bool,
     /// Called with every list's id before it is read; prune and verify collect them.
     lists: Option<&'a mut dyn FnMut(ChunkId) -> bool>,
+    /// The lists that were read, when they are to be kept.
+    log: Option<VecDeque<ListRead>>,
+}
+
+/// A list that was read on the way to the pieces of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ListRead {
+    /// 1 for a list of chunks, 2 for a list of such lists, and so on.
+    pub(super) level: usize,
+    /// What it covers.
+    pub(super) covers: Leaf,
 }
 
 impl<'a, 'r> StreamReader<'a, 'r> {
     /// The pieces of `stream`.
     pub fn new(reader: &'a ChunkReader<'r>, stream: &Stream) -> Self {
-        Self { reader, stream: *stream, open: Vec::new(), offset: 0, started: false, lists: None }
+        Self { reader, stream: *stream, open: Vec::new(), offset: 0, started: false, lists: None, log: None }
     }
 
     /// Likewise; `visit` is told the id of each list, and a list that it answers `false` to is passed over with all that
     /// is below it.
     pub fn with_lists(reader: &'a ChunkReader<'r>, stream: &Stream, visit: &'a mut dyn FnMut(ChunkId) -> bool) -> Self {
         Self { lists: Some(visit), ..Self::new(reader, stream) }
+    }
+
+    /// Likewise, keeping note of the lists that are read.
+    pub(super) fn with_log(reader: &'a ChunkReader<'r>, stream: &Stream) -> Self {
+        Self { log: Some(VecDeque::new()), ..Self::new(reader, stream) }
+    }
+
+    /// The lists that were read, in that order. Whoever looks may take out what is of no more use.
+    pub(super) fn log(&mut self) -> &mut VecDeque<ListRead> {
+        self.log.get_or_insert_default()
     }
 
     /// The next piece; none at the end.
@@ -240,6 +198,10 @@ impl<'a, 'r> StreamReader<'a, 'r> {
                 let wanted = self.lists.as_mut().is_none_or(|visit| visit(id));
                 if wanted {
                     let entries = self.read_list(&id, len)?;
+                    if let Some(log) = &mut self.log {
+                        let level = usize::from(self.stream.depth) + 1 - self.open.len();
+                        log.push_back(ListRead { level, covers: Leaf { offset: self.offset, len, id } });
+                    }
                     self.open.push(entries);
                 } else {
                     self.offset += len;
@@ -352,7 +314,7 @@ mod tests {
         let progress = Progress::new();
         let options = WriterOptions { compression: 1, dry_run: false, purpose: "test", operation: Operation::Write };
         let writer = ChunkWriter::begin(repo, options, &progress).unwrap();
-        let mut stream = StreamWriter::new(&writer, ChunkKind::Data, profile, Vec::new());
+        let mut stream = StreamWriter::new(&writer, ChunkKind::Data, profile, None, Vec::new());
         for (piece, hole) in pieces.iter().zip(holes.iter().chain(std::iter::repeat(&0))) {
             stream.write(piece).unwrap();
             stream.hole(*hole).unwrap();

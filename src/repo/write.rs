@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
 
+use super::encode::{Encoded, Encoding};
 use super::delta::{self, DELTA_BYTES_TARGET, DeltaPack, INLINE_BYTES_MAX, Published};
 use super::journal::{Entry, Session};
 use super::object::{self, ObjectType};
+use super::read::ChunkReader;
 use super::{Operation, Repository, pack_key};
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{PackInfo, PackNumber};
+use crate::index::{Location, PackInfo, PackNumber};
 use crate::model::{ChunkId, PackId, SessionId, hash};
-use crate::pack::{self, Header, PackBuilder, PackEntry};
+use crate::pack::{Header, PackBuilder, PackEntry};
 use crate::progress::Progress;
 use crate::seal::keys::{ChunkKind, PackKeys};
-use crate::seal::{self, TAG_BYTES, compress};
+use crate::seal::{self, TAG_BYTES};
 use crate::storage::Key;
 
 /// Below this, data and trees share one pack, so that a small snapshot writes one object.
@@ -44,6 +46,9 @@ pub struct WriterOptions {
     pub operation: Operation,
 }
 
+/// Tells which chunk stood in the place of a new one.
+pub type Before<'a> = &'a mut dyn FnMut() -> Result<Option<ChunkId>>;
+
 /// What became of one chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put {
@@ -51,11 +56,15 @@ pub struct Put {
     pub id: ChunkId,
     /// Whether the repository did not have it.
     pub new: bool,
+    /// Whether it was stored as the difference from another chunk.
+    pub delta: bool,
 }
 
 /// Writes chunks of one session. Called from many threads at once.
 pub struct ChunkWriter<'r> {
     repo: &'r Repository,
+    /// Reads bases.
+    reader: ChunkReader<'r>,
     options: WriterOptions,
     progress: &'r Progress,
     session: Option<Mutex<Session>>,
@@ -83,6 +92,8 @@ pub struct Totals {
     pub stored_bytes: AtomicU64,
     /// Of `stored_bytes`, trees and lists.
     pub tree_bytes: AtomicU64,
+    /// Of `new_chunks`, those stored as the difference from another chunk.
+    pub deltas: AtomicU64,
 }
 
 /// Proof that everything a writer was given is durable and named by its journal (or will be by the commit).
@@ -130,10 +141,6 @@ struct Unpublished {
     since: Duration,
 }
 
-thread_local! {
-    static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
 impl<'r> ChunkWriter<'r> {
     /// Begins a session and takes in what the journals and prune say as of after its BEGIN (rule W1). Packs of sessions
     /// that died are adopted: this session's journal will name them, so that an interrupted snapshot resumes.
@@ -158,6 +165,7 @@ impl<'r> ChunkWriter<'r> {
         let unpublished = Unpublished { since: repo.clock.monotonic(), ..Unpublished::default() };
         Ok(Self {
             repo,
+            reader: ChunkReader::new(repo),
             options,
             progress,
             session: session.map(Mutex::new),
@@ -192,16 +200,33 @@ impl<'r> ChunkWriter<'r> {
     /// Stores a chunk unless the repository has it. When this returns, the chunk is durable or will be before
     /// [`ChunkWriter::finish`] returns.
     pub fn put(&self, kind: ChunkKind, raw: &[u8]) -> Result<Put> {
-        let id = self.repo.keys.chunk_id(kind, raw);
-        Ok(Put { id, new: self.put_named(kind, id, raw)? })
+        self.put_over(kind, raw, &mut || Ok(None))
     }
 
-    /// Stores a copy of a chunk whether the repository has it or not; prune moves what is still used with it.
-    pub fn put_copy(&self, kind: ChunkKind, id: ChunkId, raw: &[u8]) -> Result<()> {
+    /// Likewise; when the chunk is new, `before` is asked for the chunk that stood in its place in an earlier version. It is
+    /// stored as its difference from that where this takes much less.
+    pub fn put_over(&self, kind: ChunkKind, raw: &[u8], before: Before<'_>) -> Result<Put> {
+        let id = self.repo.keys.chunk_id(kind, raw);
+        self.put_named(kind, id, raw, before)
+    }
+
+    /// Stores a copy of a chunk, encoded as it was, whether the repository has it or not; prune moves what is still used
+    /// with it. The base of a delta must stay.
+    pub fn put_copy(&self, kind: ChunkKind, id: ChunkId, copy: &Encoded) -> Result<()> {
         if lock(&self.claims[shard(&id)]).insert(id) {
-            self.store(kind, id, raw)?;
+            self.keep(kind, id, copy.raw_len, copy.encoding, &copy.body)?;
         }
         Ok(())
+    }
+
+    /// The level that plain chunks are compressed at.
+    pub(super) fn compression(&self) -> i32 {
+        self.options.compression
+    }
+
+    /// Reads chunks that are there already.
+    pub fn reader(&self) -> &ChunkReader<'r> {
+        &self.reader
     }
 
     /// Publishes what is open and returns the proof that all is durable.
@@ -230,30 +255,46 @@ impl<'r> ChunkWriter<'r> {
     }
 
     /// Decides in one step whether this call has to store the chunk.
-    fn put_named(&self, kind: ChunkKind, id: ChunkId, raw: &[u8]) -> Result<bool> {
+    fn put_named(&self, kind: ChunkKind, id: ChunkId, raw: &[u8], before: Before<'_>) -> Result<Put> {
         self.check_broken()?;
+        let known = Put { id, new: false, delta: false };
         if !lock(&self.claims[shard(&id)]).insert(id) {
-            return Ok(false);
+            return Ok(known);
         }
-        let decide = || match self.repo.index.get(&id)? {
-            Some(location) if self.usable(location.pack)? => Ok(false),
-            _ => self.store(kind, id, raw).map(|()| true),
+        let mut decide = || match self.repo.index.get(&id)? {
+            Some(location) if self.is_sound(&location)? => Ok(known),
+            _ => {
+                let delta = self.encode(kind, &id, raw, before, |encoding, body| {
+                    self.keep(kind, id, raw.len(), encoding, body)?;
+                    Ok(encoding.base.is_some())
+                })?;
+                Ok(Put { id, new: true, delta })
+            }
         };
         match decide() {
-            // Known: the index answers for it from now on.
-            Ok(false) => {
-                lock(&self.claims[shard(&id)]).remove(&id);
-                Ok(false)
+            // Known: the index answers for it from now on. Otherwise the claim stays until the pack is in the index.
+            Ok(put) => {
+                if !put.new {
+                    lock(&self.claims[shard(&id)]).remove(&id);
+                }
+                Ok(put)
             }
-            // The claim stays until the pack is in the index.
-            Ok(true) => Ok(true),
             Err(error) => Err(self.fails_with(error)),
         }
     }
 
+    /// Whether a copy may be referred to: its pack is usable and, where it is a delta, so is a full copy of its base.
+    fn is_sound(&self, copy: &Location) -> Result<bool> {
+        Ok(self.usable(copy.pack)?
+            && match &copy.blob.base {
+                Some(base) => self.full_copy(base)?.is_some(),
+                None => true,
+            })
+    }
+
     /// Whether chunks of this pack may be referred to: prune has not condemned it (rule W2) and it is there with the
     /// length that the index says. Asked once a pack.
-    fn usable(&self, number: PackNumber) -> Result<bool> {
+    pub(super) fn usable(&self, number: PackNumber) -> Result<bool> {
         if let Some(known) = lock(&self.checked_packs).get(&number) {
             return Ok(*known);
         }
@@ -269,24 +310,20 @@ impl<'r> ChunkWriter<'r> {
         Ok(usable)
     }
 
-    fn store(&self, kind: ChunkKind, id: ChunkId, raw: &[u8]) -> Result<()> {
-        SCRATCH.with(|scratch| {
-            let mut scratch = scratch.borrow_mut();
-            let smaller = compress::compress(raw, self.options.compression, &mut scratch)?;
-            let (codec, body) = if smaller { (pack::CODEC_ZSTD, &scratch[..]) } else { (pack::CODEC_RAW, raw) };
-            self.count(kind, raw.len(), body.len() + TAG_BYTES);
-            if self.options.dry_run {
-                return Ok(());
-            }
-            match self.append(kind, id, codec, raw.len(), body)? {
-                Some(full) => self.publish(full),
-                None => Ok(()),
-            }
-        })
+    /// Packs an encoded chunk.
+    fn keep(&self, kind: ChunkKind, id: ChunkId, raw_len: usize, encoding: Encoding, body: &[u8]) -> Result<()> {
+        self.count(kind, raw_len, body.len() + TAG_BYTES, encoding.base.is_some());
+        if self.options.dry_run {
+            return Ok(());
+        }
+        match self.append(kind, id, encoding, raw_len, body)? {
+            Some(full) => self.publish(full),
+            None => Ok(()),
+        }
     }
 
     /// Seals a blob into the open pack of its kind; returns the pack when that filled it.
-    fn append(&self, kind: ChunkKind, id: ChunkId, codec: u8, raw_len: usize, body: &[u8]) -> Result<Option<OpenPack>> {
+    fn append(&self, kind: ChunkKind, id: ChunkId, encoding: Encoding, raw_len: usize, body: &[u8]) -> Result<Option<OpenPack>> {
         let config = &self.repo.config;
         let raw_len = u32::try_from(raw_len).map_err(|_| Error::damaged("a chunk over 4 GiB").on(id))?;
         let mut open = lock(&self.open);
@@ -303,12 +340,13 @@ impl<'r> ChunkWriter<'r> {
         }
         let slot = if as_tree { &mut open.tree } else { &mut open.data };
         let Some(pack) = slot else { return Ok(None) };
-        let entry = PackEntry { id, kind: kind.number(), codec, offset: 0, stored_len: 0, raw_len, base: None };
+        let Encoding { codec, base } = encoding;
+        let entry = PackEntry { id, kind: kind.number(), codec, offset: 0, stored_len: 0, raw_len, base };
         let OpenPack { builder, keys } = pack;
         builder.push(&entry, |header, number, out| {
             let start = out.len();
             out.extend_from_slice(body);
-            keys.blob(kind).seal(number, &header.blob_aad(number, kind.number(), codec, raw_len, &id), out, start)
+            keys.blob(kind).seal(number, header.blob_aad(number, &entry).as_bytes(), out, start)
         })?;
         Ok(if builder.len() >= limit { slot.take() } else { None })
     }
@@ -334,8 +372,8 @@ impl<'r> ChunkWriter<'r> {
         Ok(OpenPack { builder: PackBuilder::new(header, buffer), keys: self.repo.keys.pack(&salt)? })
     }
 
-    /// Makes a full pack durable, then known. Every blob is opened again first: what a broken compressor or memory made
-    /// of a chunk must not become the only copy.
+    /// Makes a full pack durable, then known. Every blob is unsealed again first: what memory made of it since it was
+    /// encoded, and decoded again, must not become the only copy.
     fn publish(&self, open: OpenPack) -> Result<()> {
         if open.builder.is_empty() {
             return Ok(());
@@ -347,12 +385,16 @@ impl<'r> ChunkWriter<'r> {
     fn publish_in_slot(&self, open: OpenPack) -> Result<()> {
         let keys = open.keys;
         let finished = open.builder.finish(|aad, out, start| keys.index.seal(0, aad, out, start), TAG_BYTES)?;
+        let mut buffer = Vec::new();
         for (entry, number) in finished.entries.iter().zip(0..) {
             let sealed = &finished.bytes[entry.offset as usize..][..entry.stored_len as usize];
-            super::read::open_blob(self.repo, &keys, &finished.header.salt, number, entry, sealed.to_vec()).map_err(|e| {
+            buffer.clear();
+            buffer.extend_from_slice(sealed);
+            let aad = finished.header.blob_aad(number, entry);
+            keys.blob(ChunkKind::from_number(entry.kind)?).open(number, aad.as_bytes(), &mut buffer).map_err(|e| {
                 Error::new(
                     ErrorKind::Storage,
-                    "a blob does not read back as it was written; the machine's memory or processor may be faulty",
+                    "a blob does not open as it was sealed; the machine's memory or processor may be faulty",
                 )
                 .because(e)
                 .on(entry.id)
@@ -416,11 +458,12 @@ impl<'r> ChunkWriter<'r> {
         Ok(())
     }
 
-    fn count(&self, kind: ChunkKind, raw: usize, stored: usize) {
+    fn count(&self, kind: ChunkKind, raw: usize, stored: usize, delta: bool) {
         let (raw, stored) = (raw as u64, stored as u64);
         self.totals.new_chunks.fetch_add(1, Ordering::Relaxed);
         self.totals.new_bytes.fetch_add(raw, Ordering::Relaxed);
         self.totals.stored_bytes.fetch_add(stored, Ordering::Relaxed);
+        self.totals.deltas.fetch_add(u64::from(delta), Ordering::Relaxed);
         if kind != ChunkKind::Data {
             self.totals.tree_bytes.fetch_add(stored, Ordering::Relaxed);
         }

@@ -1,59 +1,132 @@
-//! zstd with contexts that each thread keeps, and raw where it does not pay. The only door to the zstd crate.
+//! zstd with contexts that each thread keeps: chunks alone, chunks against another chunk (their base), and raw where
+//! neither pays. The only door to the zstd crate.
+//!
+//! A delta is what Meta's zstd calls compression with a raw-content dictionary: the frame may copy from the base as if it
+//! stood right before the chunk, so what did not change costs a few bytes a stretch. The window covers base and chunk.
 
 use std::cell::RefCell;
 
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::{self, CCtx, DCtx};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// The default level: the best of time and size on database pages and system files.
 pub const LEVEL_DEFAULT: i32 = 3;
+/// The level that deltas are made at. Most of a delta is long copies, which every level finds.
+const DELTA_LEVEL: i32 = 3;
+/// Shorter chunks are no bases: nothing is to be gained, and zstd passes over the shortest.
+const BASE_BYTES_MIN: usize = 64;
+/// A chunk that begins so is no base: zstd would take it for a dictionary in its own format.
+const DICTIONARY_MAGIC: [u8; 4] = 0xEC30_A437_u32.to_le_bytes();
 
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
 }
 
 /// Compresses `raw` at `level` into `out` (cleared first). `false` when that saves less than 1/32: `out` is then of no use
 /// and the chunk is to be stored raw.
 pub fn compress(raw: &[u8], level: i32, out: &mut Vec<u8>) -> Result<bool> {
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Storage, "zstd cannot compress").because(e);
-    out.clear();
-    out.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-    COMPRESSOR.with(|slot| {
-        let mut slot = slot.borrow_mut();
-        let compressor = match &mut *slot {
-            Some((at, compressor)) if *at == level => compressor,
-            other => &mut other.insert((level, Compressor::new(level).map_err(failed)?)).1,
-        };
-        let len = compressor.compress_to_buffer(raw, out).map_err(failed)?;
-        Ok(len < raw.len() - raw.len() / 32)
-    })
+    let len = with_compressor(raw, out, |context, out| context.compress(out, raw, level))?;
+    Ok(len < raw.len() - raw.len() / 32)
+}
+
+/// Compresses `raw` against `base`, which must be fit to be one ([`can_be_base`]), into `out` (cleared first); returns the
+/// frame's length.
+pub fn delta(raw: &[u8], base: &[u8], out: &mut Vec<u8>) -> Result<usize> {
+    with_compressor(raw, out, |context, out| context.compress_using_dict(out, raw, base, DELTA_LEVEL))
+}
+
+/// Whether deltas may be made against a chunk.
+pub fn can_be_base(raw: &[u8]) -> bool {
+    raw.len() >= BASE_BYTES_MIN && !raw.starts_with(&DICTIONARY_MAGIC)
 }
 
 /// Decompresses one frame that must give exactly `raw_len` bytes. `raw_len` is authenticated and bounded by the caller.
 pub fn decompress(frame: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+    with_decompressor(raw_len, |context, raw| context.decompress(raw, frame))
+}
+
+/// Undoes [`delta`]; `raw_len` as for [`decompress`].
+pub fn undelta(frame: &[u8], base: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+    if !can_be_base(base) {
+        return Err(Error::damaged("a delta names a chunk that can't be a base"));
+    }
+    with_decompressor(raw_len, |context, raw| context.decompress_using_dict(raw, frame, base))
+}
+
+/// Whether a frame gives `raw`: alone, or against `base`.
+pub fn reads_back(frame: &[u8], base: Option<&[u8]>, raw: &[u8]) -> Result<bool> {
+    thread_local! {
+        static DECODED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    DECODED.with(|decoded| {
+        let decoded = &mut *decoded.borrow_mut();
+        decoded.clear();
+        decoded.reserve(raw.len());
+        with_context(|context| match base {
+            Some(base) => context.decompress_using_dict(decoded, frame, base),
+            None => context.decompress(decoded, frame),
+        })
+        .map(|outcome| outcome.is_ok() && decoded == raw)
+    })
+}
+
+fn with_compressor(
+    raw: &[u8],
+    out: &mut Vec<u8>,
+    compress: impl FnOnce(&mut CCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
+) -> Result<usize> {
+    let failed = |why: &str| Error::new(ErrorKind::Storage, "zstd cannot compress").because(why.to_owned());
+    out.clear();
+    out.reserve(zstd_safe::compress_bound(raw.len()));
+    COMPRESSOR.with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let context = match &mut *slot {
+            Some(context) => context,
+            none => none.insert(CCtx::try_create().ok_or_else(|| failed("out of memory"))?),
+        };
+        compress(context, out).map_err(|code| failed(zstd_safe::get_error_name(code)))
+    })
+}
+
+fn with_decompressor(
+    raw_len: usize,
+    decompress: impl FnOnce(&mut DCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
+) -> Result<Vec<u8>> {
+    let mut raw = Vec::with_capacity(raw_len);
+    let len = with_context(|context| decompress(context, &mut raw))?
+        .map_err(|code| Error::damaged("compressed bytes do not decompress").because(zstd_safe::get_error_name(code).to_owned()))?;
+    if len != raw_len {
+        return Err(Error::damaged(format!("a chunk decompressed to {len} bytes instead of {raw_len}")));
+    }
+    Ok(raw)
+}
+
+/// The outer error is one of this machine, the inner one of the frame.
+fn with_context<T>(decompress: impl FnOnce(&mut DCtx<'static>) -> T) -> Result<T> {
     DECOMPRESSOR.with(|slot| {
         let mut slot = slot.borrow_mut();
-        let decompressor = match &mut *slot {
-            Some(decompressor) => decompressor,
-            none => none.insert(Decompressor::new().map_err(|e| Error::new(ErrorKind::Storage, "zstd cannot start").because(e))?),
+        let context = match &mut *slot {
+            Some(context) => context,
+            none => none.insert(DCtx::try_create().ok_or_else(|| Error::new(ErrorKind::Storage, "zstd cannot start"))?),
         };
-        let mut raw = Vec::with_capacity(raw_len);
-        let len = decompressor
-            .decompress_to_buffer(frame, &mut raw)
-            .map_err(|e| Error::damaged("compressed bytes do not decompress").because(e))?;
-        if len != raw_len {
-            return Err(Error::damaged(format!("a chunk decompressed to {len} bytes instead of {raw_len}")));
-        }
-        Ok(raw)
+        Ok(decompress(context))
     })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut noise = vec![0; len];
+        super::super::random(&mut noise).unwrap();
+        noise
+    }
 
     #[test]
     fn compresses_what_is_compressible_and_says_no_to_the_rest() {
@@ -66,9 +139,61 @@ mod tests {
             assert!(decompress(&out, text.len() - 1).is_err());
             assert!(decompress(&out, text.len() + 1).is_err());
         }
-        let mut noise = vec![0; 10_000];
-        super::super::random(&mut noise).unwrap();
-        assert!(!compress(&noise, 3, &mut out).unwrap());
+        assert!(!compress(&noise(10_000), 3, &mut out).unwrap());
         assert!(decompress(b"not a frame", 10).is_err());
+    }
+
+    #[test]
+    fn the_whole_of_the_longest_base_is_reachable() {
+        // What does not compress can only come out short where it is copied from the base.
+        for (base_len, raw_len) in [(256 << 10, 256 << 10), (256 << 10, 16 << 10), (4 << 20, 4 << 20), (4 << 20, 8 << 10)] {
+            let base = noise(base_len);
+            let mut out = Vec::new();
+            for raw in [&base[..raw_len], &base[base_len - raw_len..]] {
+                let len = delta(raw, &base, &mut out).unwrap();
+                assert!(len < raw_len / 32 + 64, "{len} bytes for {raw_len} that stand in a base of {base_len}");
+                assert_eq!(undelta(&out, &base, raw_len).unwrap(), raw);
+            }
+        }
+    }
+
+    #[test]
+    fn a_delta_needs_its_own_base() {
+        let base = noise(50_000);
+        let mut raw = base.clone();
+        raw[20_000..20_100].fill(7);
+        let mut out = Vec::new();
+        assert!(delta(&raw, &base, &mut out).unwrap() < 200);
+        assert_eq!(undelta(&out, &base, raw.len()).unwrap(), raw);
+        assert_ne!(undelta(&out, &noise(50_000), raw.len()).ok(), Some(raw.clone()));
+        assert!(reads_back(&out, Some(&base), &raw).unwrap() && !reads_back(&out, None, &raw).unwrap());
+        assert!(!reads_back(&out, Some(&base), &base).unwrap());
+        assert!(undelta(&out, &base[..100], raw.len()).is_err());
+        assert!(undelta(&out, &[], raw.len()).is_err());
+        assert!(decompress(&out, raw.len()).is_err());
+    }
+
+    #[test]
+    fn what_looks_like_a_dictionary_is_no_base() {
+        let mut base = noise(1000);
+        base[..4].copy_from_slice(&[0x37, 0xa4, 0x30, 0xec]);
+        assert!(!can_be_base(&base));
+        assert!(undelta(b"whatever", &base, 10).is_err());
+        assert!(!can_be_base(&[1; BASE_BYTES_MIN - 1]) && can_be_base(&[1; BASE_BYTES_MIN]));
+    }
+
+    proptest! {
+        #[test]
+        fn deltas_read_back(base in prop::collection::vec(0u8..4, 64..5000), edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..300, prop::collection::vec(any::<u8>(), 0..300)), 0..6)) {
+            let mut raw = base.clone();
+            for (at, removed, inserted) in edits {
+                let at = at.index(raw.len() + 1);
+                let end = raw.len().min(at + removed);
+                raw.splice(at..end, inserted);
+            }
+            let mut out = Vec::new();
+            delta(&raw, &base, &mut out).unwrap();
+            prop_assert_eq!(undelta(&out, &base, raw.len()).unwrap(), raw);
+        }
     }
 }

@@ -113,7 +113,7 @@ pub struct Extent {
 }
 
 /// An open regular file.
-pub trait SourceFile: Send {
+pub trait SourceFile: Send + Sync {
     /// The file's stat, now.
     fn stat(&self) -> Result<Stat>;
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.

@@ -10,7 +10,6 @@
 //!        content was last read, the node's record
 //! ```
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -27,21 +26,40 @@ const RACY_COARSE: Duration = Duration::from_secs(2);
 /// Every file is read again after this many days and up to twice that, spread by inode, whatever its times say.
 const REREAD_DAYS: u32 = 20;
 
+/// One directory's record: its bytes, and where in them the entries stand, sorted by name.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    scanned: Timestamp,
+    bytes: Vec<u8>,
+    entries: Vec<Place>,
+}
+
+/// Where an entry stands in a record: its fields, its node's record, and the name in that.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    fields: usize,
+    node: (usize, usize),
+    name: (usize, usize),
+}
+
 /// What is remembered of one entry.
-#[derive(Debug, Clone)]
-pub(super) struct Remembered {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered<'a> {
     device: u64,
     inode: u64,
     ctime: Timestamp,
     pub(super) read_day: u32,
-    pub(super) node: Node,
+    /// The node's record.
+    pub(super) node: &'a [u8],
 }
 
-/// One directory's record.
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    scanned: Timestamp,
-    entries: BTreeMap<Name, Remembered>,
+/// How far the cache is relied on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trust {
+    /// What seems unchanged is not read.
+    pub(super) files: bool,
+    /// What the parent snapshot refers to is in the repository for certain.
+    pub(super) chunks: bool,
 }
 
 /// The cache of one source, as far as the parent snapshot vouches for it.
@@ -49,6 +67,7 @@ pub(super) struct StatCache<'r> {
     repo: &'r Repository,
     source: [u8; 16],
     anchor: Option<Stream>,
+    trust: Trust,
     read_only: bool,
     today: u32,
     /// A moment before the source was settled: what changed later may go on changing through a mapping without a new time.
@@ -56,13 +75,20 @@ pub(super) struct StatCache<'r> {
 }
 
 impl<'r> StatCache<'r> {
-    /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of. Without
-    /// one nothing is trusted.
-    pub(super) fn new(repo: &'r Repository, identity: &SourceIdentity, history: &[Committed], began: Timestamp, read_only: bool) -> Self {
+    /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of. Files are
+    /// taken over unread only where the records are `trusted`, trees and chunks without a look where they are `vouched` for.
+    pub(super) fn new(
+        repo: &'r Repository,
+        identity: &SourceIdentity,
+        history: &[Committed],
+        began: Timestamp,
+        trust: Trust,
+        read_only: bool,
+    ) -> Self {
         let name = format!("{:?}\0{}\0{}", identity.kind, identity.name, identity.host);
         let source = half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()]));
         let today = u32::try_from(began.seconds / 86_400).unwrap_or(0);
-        let mut cache = Self { repo, source, anchor: None, read_only, today, began };
+        let mut cache = Self { repo, source, anchor: None, trust, read_only, today, began };
         let mut roots = history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
         cache.anchor = roots.find(|root| cache.record(&TreePath::root(), root).is_some());
         cache
@@ -86,7 +112,7 @@ impl<'r> StatCache<'r> {
     /// The record of a directory whose tree was `tree` in the parent. Whatever is wrong with it, it is only not there.
     pub(super) fn record(&self, path: &TreePath, tree: &Stream) -> Option<Record> {
         let note = self.repo.index().note(Table::Stat, &self.key(path, tree)).ok()??;
-        decode(&note).ok()
+        decode(note).ok()
     }
 
     /// Remembers a directory whose tree is `tree` now. A cache that can't be written costs time only.
@@ -114,6 +140,31 @@ impl<'r> StatCache<'r> {
         }
     }
 
+    /// The node of an entry, when nothing says that it changed since: kind, size, mtime, ctime, inode, device, mode and owner
+    /// are equal, and the ctime is old enough for a later change to have moved it.
+    pub(super) fn unchanged(&self, record: &Record, remembered: &Remembered<'_>, stat: &Stat) -> Option<Node> {
+        let racy = if stat.ctime.nanos == 0 { RACY_COARSE } else { RACY };
+        let lifetime = REREAD_DAYS + u32::try_from(stat.inode % u64::from(REREAD_DAYS)).unwrap_or(0);
+        let fresh = self.today >= remembered.read_day && self.today - remembered.read_day < lifetime;
+        let same = (remembered.device, remembered.inode, remembered.ctime) == (stat.device, stat.inode, stat.ctime);
+        if !(self.trust.files && same && fresh && stat.ctime < record.scanned.minus(racy)) {
+            return None;
+        }
+        let node = Node::decode(remembered.node).ok()?;
+        let meta = &node.meta;
+        let same = meta.mtime == stat.mtime
+            && (meta.mode, meta.uid, meta.gid) == (stat.mode, stat.uid, stat.gid)
+            && !meta.changed
+            && meta.links.is_some() == (stat.links > 1)
+            && super::capture::same_kind(&node, stat);
+        same.then_some(node)
+    }
+
+    /// Whether what its records refer to is in the repository for certain.
+    pub(super) fn vouched(&self) -> bool {
+        self.trust.chunks
+    }
+
     /// Drops the records of directories that have another tree now, once the new snapshot is the one to compare with.
     pub(super) fn drop_records(&self, replaced: &[(TreePath, Stream)]) {
         let notes: Vec<_> = replaced.iter().map(|(path, tree)| (self.key(path, tree), None)).collect();
@@ -132,29 +183,42 @@ impl<'r> StatCache<'r> {
 }
 
 impl Record {
-    /// What is remembered of an entry, when nothing says that it changed since: kind, size, mtime, ctime, inode, device,
-    /// mode and owner are equal, and the ctime is old enough for a later change to have moved it.
-    pub(super) fn unchanged(&self, name: &Name, stat: &Stat, today: u32) -> Option<&Remembered> {
-        let remembered = self.entries.get(name)?;
-        let meta = &remembered.node.meta;
-        let racy = if stat.ctime.nanos == 0 { RACY_COARSE } else { RACY };
-        let same = remembered.device == stat.device
-            && remembered.inode == stat.inode
-            && remembered.ctime == stat.ctime
-            && meta.mtime == stat.mtime
-            && (meta.mode, meta.uid, meta.gid) == (stat.mode, stat.uid, stat.gid)
-            && !meta.changed
-            && meta.links.is_some() == (stat.links > 1)
-            && super::capture::same_kind(&remembered.node, stat)
-            && stat.ctime < self.scanned.minus(racy);
-        let lifetime = REREAD_DAYS + u32::try_from(stat.inode % u64::from(REREAD_DAYS)).unwrap_or(0);
-        let fresh = today >= remembered.read_day && today - remembered.read_day < lifetime;
-        (same && fresh).then_some(remembered)
+    /// How many entries it has.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// The tree that a directory below was in the parent.
-    pub(super) fn directory(&self, name: &Name) -> Option<Stream> {
-        directory_stream(&self.entries.get(name)?.node)
+    /// What is remembered of an entry.
+    pub(super) fn get(&self, name: &Name) -> Option<Remembered<'_>> {
+        let at = self.entries.binary_search_by(|place| self.bytes[place.name.0..place.name.1].cmp(name.as_bytes())).ok()?;
+        self.at(at)
+    }
+
+    /// The content that a file had: under its name, else under another name, which it was renamed from.
+    pub(super) fn content(&self, name: &Name, stat: &Stat) -> Option<Stream> {
+        let content = |remembered: Remembered<'_>| match Node::decode(remembered.node).ok()?.kind {
+            NodeKind::File(stream) if stream.len > 0 => Some(stream),
+            _ => None,
+        };
+        self.get(name).and_then(content).or_else(|| {
+            let same = |remembered: &Remembered<'_>| (remembered.device, remembered.inode) == (stat.device, stat.inode);
+            (0..self.len()).filter_map(|at| self.at(at)).find(same).and_then(content)
+        })
+    }
+
+    fn at(&self, at: usize) -> Option<Remembered<'_>> {
+        let place = self.entries.get(at)?;
+        let mut fields = Fields::new(&self.bytes[place.fields..], "a stat cache record");
+        let (device, inode) = (fields.u64().ok()?, fields.u64().ok()?);
+        let ctime = Timestamp::new(fields.i64().ok()?, fields.u32().ok()?);
+        Some(Remembered { device, inode, ctime, read_day: fields.u32().ok()?, node: &self.bytes[place.node.0..place.node.1] })
+    }
+}
+
+impl Remembered<'_> {
+    /// The tree that a directory had.
+    pub(super) fn directory(&self) -> Option<Stream> {
+        directory_stream(&Node::decode(self.node).ok()?)
     }
 }
 
@@ -176,18 +240,23 @@ fn put_time(out: &mut Vec<u8>, time: Timestamp) {
     out.extend_from_slice(&time.nanos.to_le_bytes());
 }
 
-pub(super) fn decode(note: &[u8]) -> crate::error::Result<Record> {
-    let mut fields = Fields::new(note, "a stat cache record");
+pub(super) fn decode(note: Vec<u8>) -> crate::error::Result<Record> {
+    let mut fields = Fields::new(&note, "a stat cache record");
     let time = |fields: &mut Fields<'_>| Ok::<_, crate::error::Error>(Timestamp::new(fields.i64()?, fields.u32()?));
-    let mut record = Record { scanned: time(&mut fields)?, entries: BTreeMap::new() };
+    let scanned = time(&mut fields)?;
+    let mut entries: Vec<Place> = Vec::new();
     while !fields.is_empty() {
-        let (device, inode) = (fields.u64()?, fields.u64()?);
-        let ctime = time(&mut fields)?;
-        let read_day = fields.u32()?;
-        let node = Node::decode(fields.counted()?)?;
-        if let Some(name) = node.name.clone() {
-            record.entries.insert(name, Remembered { device, inode, ctime, read_day, node });
+        let start = note.len() - fields.left();
+        let _ = (fields.u64()?, fields.u64()?, time(&mut fields)?, fields.u32()?);
+        let node_start = note.len() - fields.left();
+        fields.counted()?;
+        let node = (node_start, note.len() - fields.left());
+        let name = Node::name_range(&note[node.0..node.1])?;
+        let name = (node.0 + name.start, node.0 + name.end);
+        if entries.last().is_some_and(|last| note[last.name.0..last.name.1] >= note[name.0..name.1]) {
+            return Err(crate::error::Error::damaged("a stat cache record is not sorted"));
         }
+        entries.push(Place { fields: start, node, name });
     }
-    Ok(record)
+    Ok(Record { scanned, entries, bytes: note })
 }

@@ -1,15 +1,15 @@
-//! Walks a source and stores what it finds. One thread lists directories and compares them with the stat cache; workers
-//! read the files that are new or changed. A directory is written when its last entry is done, by whoever finished that
-//! entry, so that trees come about from the leaves up and nothing waits for the whole walk.
+//! Walks a source and stores what it finds. All threads list directories, compare them with the stat cache and read the
+//! files that are new or changed, as it comes. A directory is written when its last entry is done, by whoever finished
+//! that entry, so that trees come about from the leaves up and nothing waits for the whole walk.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender};
-
-use super::cache::{Record, StatCache};
-use super::file::{self, FileBuffers};
+use super::cache::{Record, Remembered, StatCache};
+use super::crew::{Crew, Task};
+use super::file::{self, FileBuffers, Past};
+use super::large::{Large, Piece, Windows};
 use crate::chunk::META;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,8 +22,6 @@ use crate::repo::{ChunkWriter, StreamWriter, Totals};
 use crate::seal::keys::ChunkKind;
 use crate::source::{EntryKind, SourceDir, Stat, XattrSet};
 
-/// Files that wait for a worker; bounds how far the walk runs ahead.
-const QUEUE_MAX: usize = 1024;
 /// A fault's path and message are cut to this: a record must stay readable whatever names a volume holds.
 const FAULT_PATH_BYTES_MAX: usize = 4096;
 const FAULT_MESSAGE_BYTES_MAX: usize = 1024;
@@ -80,9 +78,17 @@ struct Pending {
     before: Option<Stream>,
     /// Everything but subdirectories was taken over from its cache record, which need not be written again then.
     kept: AtomicBool,
+    /// It has the entries of its cache record, no more and no fewer, and none was found to differ so far.
+    same: AtomicBool,
     entries: Mutex<Vec<Slot>>,
     /// Entries that are not done, and one for the walk itself.
     outstanding: AtomicUsize,
+}
+
+impl Pending {
+    fn differs(&self) {
+        self.same.store(false, Ordering::SeqCst);
+    }
 }
 
 /// A chain of directories is taken apart one by one: one inside the other, a deep one would use up the stack.
@@ -101,17 +107,32 @@ struct Slot {
     stat: Stat,
     read_day: u32,
     node: Vec<u8>,
+    /// Of a directory, its record in the parent snapshot.
+    before: Option<Vec<u8>>,
 }
 
-/// A file that a worker is to read.
+/// A file to read.
 struct Job {
     directory: Arc<Pending>,
     slot: usize,
     name: Name,
     stat: Stat,
+    past: Option<Past>,
+}
+
+/// A directory to list, an entry of another one.
+struct Below {
+    parent: Arc<Pending>,
+    slot: usize,
+    name: Name,
+    stat: Stat,
+    /// Its tree in the parent snapshot.
+    before: Option<Stream>,
 }
 
 struct Capture<'c, 'r> {
+    crew: &'c Crew<Below, Job, Piece>,
+    large: Large<'c, 'r, Below, Job>,
     writer: &'c ChunkWriter<'r>,
     cache: &'c StatCache<'r>,
     progress: &'c Progress,
@@ -125,7 +146,6 @@ struct Capture<'c, 'r> {
     /// Content of inodes with several names, so that it is read once.
     linked: Mutex<HashMap<(u64, u64), (Stat, Node)>>,
     root: Mutex<Option<Node>>,
-    stop: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
@@ -138,7 +158,12 @@ pub(super) fn capture(
     progress: &Progress,
 ) -> Result<Captured> {
     let stat = root.stat()?;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let crew = Crew::new(threads);
+    let windows = Windows::new(threads);
     let capture = Capture {
+        crew: &crew,
+        large: Large { writer, crew: &crew, windows: &windows, progress },
         writer,
         cache,
         progress,
@@ -150,19 +175,13 @@ pub(super) fn capture(
         replaced: Mutex::default(),
         linked: Mutex::default(),
         root: Mutex::default(),
-        stop: AtomicBool::new(false),
         failure: Mutex::default(),
     };
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
-    let (sender, receiver) = crossbeam_channel::bounded(QUEUE_MAX);
+    // What is in it waits for the threads.
+    capture.list(capture.enter(None, root, TreePath::root(), stat, cache.anchor()), &mut Vec::new())?;
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let receiver = receiver.clone();
-            scope.spawn(|| capture.work(receiver));
-        }
-        drop(receiver);
-        if let Err(error) = capture.walk(root, stat, sender) {
-            capture.fail(error);
+        for _ in 0..threads {
+            scope.spawn(|| capture.work());
         }
     });
     if let Some(error) = lock(&capture.failure).take() {
@@ -179,29 +198,6 @@ pub(super) fn capture(
 }
 
 impl Capture<'_, '_> {
-    /// Lists directories depth first. The stack holds, for each open directory, its subdirectories still to enter.
-    fn walk(&self, root: Arc<dyn SourceDir>, stat: Stat, queue: Sender<Job>) -> Result<()> {
-        let mut buffer = Vec::new();
-        let mut stack = Vec::new();
-        let mut next = Some(self.enter(None, root, TreePath::root(), stat, self.cache.anchor()));
-        loop {
-            if let Some(directory) = next.take() {
-                let below = self.list(&directory, &queue, &mut buffer)?;
-                stack.push((directory, below.into_iter()));
-            }
-            let Some((directory, below)) = stack.last_mut() else { return Ok(()) };
-            match below.next() {
-                Some((slot, name, stat, before)) => next = self.descend(directory, slot, &name, &stat, before, &mut buffer)?,
-                None => {
-                    // Popped from the top: a deep chain is taken apart without recursion.
-                    if let Some((directory, _)) = stack.pop() {
-                        self.done(directory, &mut buffer)?;
-                    }
-                }
-            }
-        }
-    }
-
     fn enter(
         &self,
         parent: Option<(Arc<Pending>, usize)>,
@@ -221,45 +217,33 @@ impl Capture<'_, '_> {
             scanned,
             before,
             kept: AtomicBool::new(false),
+            same: AtomicBool::new(false),
             entries: Mutex::default(),
             outstanding: AtomicUsize::new(1),
         })
     }
 
-    /// Opens a subdirectory; none (and the entry done) when that fails or it is not to be entered.
-    fn descend(
-        &self,
-        parent: &Arc<Pending>,
-        slot: usize,
-        name: &Name,
-        stat: &Stat,
-        before: Option<Stream>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Option<Arc<Pending>>> {
-        let path = parent.path.join(name);
+    /// Opens a subdirectory and lists it.
+    fn descend(&self, below: Below, buffer: &mut Vec<u8>) -> Result<()> {
+        let Below { parent, slot, name, stat, before } = below;
+        let path = parent.path.join(&name);
         let opened = if path.is_too_deep(parent.depth + 1) {
             Err(Error::new(ErrorKind::Source, format!("the directory is more than {NESTING_MAX} deep or its path too long")))
         } else {
-            parent.handle.open_dir(name, stat).and_then(|handle| Ok((handle.stat()?, handle)))
+            parent.handle.open_dir(&name, &stat).and_then(|handle| Ok((handle.stat()?, handle)))
         };
         match opened {
-            Ok((stat, handle)) => Ok(Some(self.enter(Some((parent.clone(), slot)), handle, path, stat, before))),
+            Ok((stat, handle)) => self.list(self.enter(Some((parent, slot)), handle, path, stat, before), buffer),
             Err(error) => {
                 self.missing(&path, &error);
-                self.done(parent.clone(), buffer)?;
-                Ok(None)
+                parent.differs();
+                self.done(parent, buffer)
             }
         }
     }
 
-    /// Lists a directory: what is unchanged is done at once, files go to the workers, subdirectories are returned.
-    #[allow(clippy::type_complexity)]
-    fn list(
-        &self,
-        directory: &Arc<Pending>,
-        queue: &Sender<Job>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<Vec<(usize, Name, Stat, Option<Stream>)>> {
+    /// Lists a directory: what is unchanged is done at once, files and subdirectories become tasks.
+    fn list(&self, directory: Arc<Pending>, buffer: &mut Vec<u8>) -> Result<()> {
         self.check()?;
         let other_device = self.device.is_some_and(|device| device != directory.stat.device);
         let entries = if other_device { Ok(Vec::new()) } else { directory.handle.entries() };
@@ -267,11 +251,12 @@ impl Capture<'_, '_> {
             Ok(entries) => entries,
             Err(error) => {
                 self.missing(&directory.path, &error.on("its entries"));
-                return Ok(Vec::new());
+                directory.differs();
+                return self.done(directory, buffer);
             }
         };
-        let before = directory.before.filter(|_| directory.stat.device == self.settled);
-        let record = before.and_then(|before| self.cache.record(&directory.path, &before));
+        let record = directory.before.and_then(|before| self.cache.record(&directory.path, &before));
+        let trusted = directory.stat.device == self.settled;
         let mut slots = Vec::with_capacity(entries.len());
         let (mut files, mut specials, mut below) = (Vec::new(), Vec::new(), Vec::new());
         for entry in entries {
@@ -283,36 +268,42 @@ impl Capture<'_, '_> {
                 }
             };
             let slot = slots.len();
-            let mut done = Slot { name: entry.name, stat, read_day: self.cache.today(), node: Vec::new() };
+            let mut done = Slot { name: entry.name, stat, read_day: self.cache.today(), node: Vec::new(), before: None };
+            let remembered = record.as_ref().and_then(|record| record.get(&done.name));
             if stat.kind == EntryKind::Directory {
-                let before = record.as_ref().and_then(|record| record.directory(&done.name));
-                below.push((slot, done.name.clone(), stat, before));
-            } else if !self.reuse(record.as_ref(), &mut done) {
-                if stat.kind == EntryKind::File { &mut files } else { &mut specials }.push((slot, done.name.clone()));
+                done.before = remembered.map(|remembered| remembered.node.to_vec());
+                let before = remembered.as_ref().and_then(Remembered::directory);
+                below.push(Below { parent: directory.clone(), slot, name: done.name.clone(), stat, before });
+            } else if !(trusted && self.reuse(record.as_ref(), remembered.as_ref(), &mut done)) {
+                if stat.kind == EntryKind::File {
+                    let past = record.as_ref().and_then(|record| record.content(&done.name, &stat));
+                    let past = past.map(|content| Past { content, vouched: self.cache.vouched() });
+                    files.push(Job { directory: directory.clone(), slot, name: done.name.clone(), stat, past });
+                } else {
+                    specials.push((slot, done.name.clone()));
+                }
             }
             slots.push(done);
         }
-        directory.kept.store(record.is_some() && files.is_empty() && specials.is_empty(), Ordering::SeqCst);
+        let unread = files.is_empty() && specials.is_empty();
+        directory.kept.store(record.is_some() && unread, Ordering::SeqCst);
+        directory.same.store(unread && record.is_some_and(|record| record.len() == slots.len()), Ordering::SeqCst);
         directory.outstanding.fetch_add(files.len() + below.len(), Ordering::SeqCst);
-        let stats: Vec<Stat> = files.iter().map(|(slot, _)| slots[*slot].stat).collect();
         *lock(&directory.entries) = slots;
         for (slot, name) in specials {
-            self.special(directory, slot, &name, buffer)?;
+            self.special(&directory, slot, &name, buffer)?;
         }
-        for ((slot, name), stat) in files.into_iter().zip(stats) {
-            let job = Job { directory: directory.clone(), slot, name, stat };
-            // Workers end early only when something failed.
-            queue.send(job).map_err(|_| Error::new(ErrorKind::Interrupted, "the workers stopped"))?;
-        }
-        Ok(below)
+        self.crew.add(files, below);
+        self.done(directory, buffer)
     }
 
     /// Takes over what the cache remembers of an entry that did not change.
-    fn reuse(&self, record: Option<&Record>, slot: &mut Slot) -> bool {
-        let Some(remembered) = record.and_then(|record| record.unchanged(&slot.name, &slot.stat, self.cache.today())) else { return false };
-        remembered.node.encode(&mut slot.node);
+    fn reuse(&self, record: Option<&Record>, remembered: Option<&Remembered<'_>>, slot: &mut Slot) -> bool {
+        let (Some(record), Some(remembered)) = (record, remembered) else { return false };
+        let Some(node) = self.cache.unchanged(record, remembered, &slot.stat) else { return false };
+        slot.node.extend_from_slice(remembered.node);
         slot.read_day = remembered.read_day;
-        self.count(&remembered.node);
+        self.count(&node);
         true
     }
 
@@ -340,13 +331,21 @@ impl Capture<'_, '_> {
         Ok(())
     }
 
-    fn work(&self, queue: Receiver<Job>) {
+    fn work(&self) {
         let mut buffers = FileBuffers::default();
-        for job in queue {
-            if self.check().and_then(|()| self.file(job, &mut buffers)).map_err(|error| self.fail(error)).is_err() {
-                return;
+        self.crew.work(|task| {
+            let done = self.check().and_then(|()| match task {
+                Task::Directory(below) => self.descend(below, &mut buffers.meta),
+                Task::File(job) => self.file(job, &mut buffers),
+                Task::Piece(piece) => {
+                    self.large.work(piece);
+                    Ok(())
+                }
+            });
+            if let Err(error) = done {
+                self.fail(error);
             }
-        }
+        });
     }
 
     fn file(&self, job: Job, buffers: &mut FileBuffers) -> Result<()> {
@@ -368,7 +367,7 @@ impl Capture<'_, '_> {
     }
 
     fn read_file(&self, job: &Job, buffers: &mut FileBuffers) -> Result<()> {
-        match file::read(self.writer, &*job.directory.handle, &job.name, &job.stat, buffers, self.progress) {
+        match file::read(&self.large, &*job.directory.handle, &job.name, &job.stat, job.past, buffers) {
             Ok(read) => {
                 let meta = self.meta(&read.stat, self.xattrs(read.xattrs, &mut buffers.meta)?, read.changed.is_some());
                 let node = Node { name: Some(job.name.clone()), meta, kind: read.kind };
@@ -399,9 +398,13 @@ impl Capture<'_, '_> {
 
     fn finish_slot(&self, directory: &Pending, slot: usize, node: &Node, stat: Option<Stat>) {
         let mut entries = lock(&directory.entries);
-        node.encode(&mut entries[slot].node);
+        let slot = &mut entries[slot];
+        node.encode(&mut slot.node);
+        if slot.before.take().is_none_or(|before| before != slot.node) {
+            directory.differs();
+        }
         if let Some(stat) = stat {
-            entries[slot].stat = stat;
+            slot.stat = stat;
         }
     }
 
@@ -424,12 +427,11 @@ impl Capture<'_, '_> {
 
     fn write_directory(&self, directory: &Pending, buffer: &mut Vec<u8>) -> Result<Node> {
         let entries = std::mem::take(&mut *lock(&directory.entries));
-        let mut stream = StreamWriter::new(self.writer, ChunkKind::Tree, &META, std::mem::take(buffer));
-        for entry in &entries {
-            stream.write(&entry.node)?;
-        }
-        let (stream, spare) = stream.finish()?;
-        *buffer = spare;
+        let stream = match directory.before {
+            // Entry by entry what the parent has, whose tree is in the repository for certain.
+            Some(before) if directory.same.load(Ordering::SeqCst) && self.cache.vouched() => before,
+            before => self.stream(entries.iter().map(|entry| &entry.node[..]), before.as_ref(), buffer)?,
+        };
         let here = entries.iter().filter(|entry| !entry.node.is_empty());
         let same = directory.before.is_some_and(|before| before.id == stream.id);
         if !same || !directory.kept.load(Ordering::SeqCst) {
@@ -473,11 +475,18 @@ impl Capture<'_, '_> {
             return Ok(Xattrs::Inline(encoded));
         }
         debug_assert!(encoded.len() as u64 <= XATTRS_BYTES_MAX);
-        let mut stream = StreamWriter::new(self.writer, ChunkKind::Tree, &META, std::mem::take(buffer));
-        stream.write(&encoded)?;
+        Ok(Xattrs::Stream(self.stream([&encoded[..]].into_iter(), None, buffer)?))
+    }
+
+    /// Stores a directory's nodes or an xattr set.
+    fn stream<'a>(&self, parts: impl Iterator<Item = &'a [u8]>, earlier: Option<&Stream>, buffer: &mut Vec<u8>) -> Result<Stream> {
+        let mut stream = StreamWriter::new(self.writer, ChunkKind::Tree, &META, earlier, std::mem::take(buffer));
+        for part in parts {
+            stream.write(part)?;
+        }
         let (stream, spare) = stream.finish()?;
         *buffer = spare;
-        Ok(Xattrs::Stream(stream))
+        Ok(stream)
     }
 
     fn count(&self, node: &Node) {
@@ -505,16 +514,13 @@ impl Capture<'_, '_> {
     }
 
     fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Interrupted, "another worker failed"));
-        }
         self.progress.check()
     }
 
     /// The first failure is the one that counts; what follows it is other threads stopping.
     fn fail(&self, error: Error) {
         lock(&self.failure).get_or_insert(error);
-        self.stop.store(true, Ordering::SeqCst);
+        self.crew.stop();
     }
 }
 

@@ -1,17 +1,22 @@
 //! Reads one regular file into the store. A file that changes while it is read is read once more, then kept as it came and
 //! marked; it is never read further than it was long when it was opened.
 
+use std::sync::Arc;
+
+use super::large::Large;
 use crate::chunk::GENERIC;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::node::INLINE_BYTES_MAX;
-use crate::model::{Name, NodeKind};
+use crate::model::{Name, NodeKind, Stream};
 use crate::progress::Progress;
-use crate::repo::{ChunkWriter, StreamWriter};
+use crate::repo::{ChunkList, Earlier, StreamWriter};
 use crate::seal::keys::ChunkKind;
 use crate::source::{EntryKind, SourceDir, SourceFile, Stat, XattrSet};
 
 /// How often a file is read before it is kept as changing.
 const ATTEMPTS: u32 = 2;
+/// From this size on a file is read by several threads.
+const LARGE_BYTES_MIN: u64 = 2 * super::large::WINDOW_BYTES as u64;
 /// How far ahead of the reading the system is told what comes.
 const READAHEAD_BYTES: u64 = 4 << 20;
 
@@ -34,21 +39,29 @@ pub(super) struct ReadFile {
     pub(super) changed: Option<&'static str>,
 }
 
+/// What was in a file's place in the parent snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Past {
+    pub(super) content: Stream,
+    /// Its chunks are in the repository for certain.
+    pub(super) vouched: bool,
+}
+
 /// Reads the file `name`. Errors of the kinds `Source` and `NotFound` cost this file only.
-pub(super) fn read(
-    writer: &ChunkWriter<'_>,
+pub(super) fn read<D, F>(
+    large: &Large<'_, '_, D, F>,
     directory: &dyn SourceDir,
     name: &Name,
     listed: &Stat,
+    past: Option<Past>,
     buffers: &mut FileBuffers,
-    progress: &Progress,
 ) -> Result<ReadFile> {
     let mut expected = *listed;
     let mut attempt = 1;
     loop {
         let last = attempt == ATTEMPTS;
-        let file = match directory.open_file(name, &expected) {
-            Ok(file) => file,
+        let file: Arc<dyn SourceFile> = match directory.open_file(name, &expected) {
+            Ok(file) => file.into(),
             // Somebody put another file under this name, as editors do: that one is the file now.
             Err(error) if !last && error.kind() == ErrorKind::Source => match relisted(directory, name)? {
                 Some(stat) if stat != expected && stat.kind == EntryKind::File => {
@@ -65,7 +78,7 @@ pub(super) fn read(
             Err(error) => return Err(error),
         };
         let before = file.stat()?;
-        let (kind, complete) = content(writer, &*file, &before, buffers, progress)?;
+        let (kind, complete) = content(large, &file, &before, past, buffers)?;
         let xattrs = file.xattrs()?;
         let after = file.stat()?;
         let same = (before.size, before.mtime, before.ctime) == (after.size, after.mtime, after.ctime);
@@ -89,24 +102,32 @@ fn relisted(directory: &dyn SourceDir, name: &Name) -> Result<Option<Stat>> {
 }
 
 /// The file's bytes up to the size it had, and whether there were that many.
-fn content(
-    writer: &ChunkWriter<'_>,
-    file: &dyn SourceFile,
+fn content<D, F>(
+    large: &Large<'_, '_, D, F>,
+    file: &Arc<dyn SourceFile>,
     stat: &Stat,
+    past: Option<Past>,
     buffers: &mut FileBuffers,
-    progress: &Progress,
 ) -> Result<(NodeKind, bool)> {
+    let (writer, progress) = (large.writer, large.progress);
     if stat.size <= INLINE_BYTES_MAX as u64 {
         let mut bytes = vec![0; usize::try_from(stat.size).unwrap_or(0)];
-        let len = read_full(file, 0, &mut bytes)?;
+        let len = read_full(&**file, 0, &mut bytes)?;
         let complete = len == bytes.len();
         bytes.truncate(len);
         Progress::add(&progress.bytes_done, len as u64);
         let kind = if bytes.is_empty() { NodeKind::File(crate::model::Stream::EMPTY) } else { NodeKind::InlineFile(bytes) };
         return Ok((kind, complete));
     }
-    let mut stream = StreamWriter::new(writer, ChunkKind::Data, &GENERIC, std::mem::take(&mut buffers.data));
-    let filled = fill(&mut stream, file, stat.size, progress);
+    if stat.size >= LARGE_BYTES_MIN {
+        let earlier = past.map(|past| Earlier::new(writer.reader(), &past.content));
+        let replay = past.is_some_and(|past| past.vouched);
+        let stream = large.read(Arc::clone(file), stat.size, &GENERIC, ChunkList::new(writer, earlier), replay)?;
+        return Ok((NodeKind::File(stream), stream.len == stat.size));
+    }
+    let earlier = past.as_ref().map(|past| &past.content);
+    let mut stream = StreamWriter::new(writer, ChunkKind::Data, &GENERIC, earlier, std::mem::take(&mut buffers.data));
+    let filled = fill(&mut stream, &**file, stat.size, progress);
     let finished = stream.finish()?;
     buffers.data = finished.1;
     filled?;

@@ -2,7 +2,9 @@
 
 mod cache;
 mod capture;
+mod crew;
 mod file;
+mod large;
 
 use std::collections::HashMap;
 
@@ -14,13 +16,13 @@ use crate::progress::Progress;
 use crate::repo::{ChunkWriter, Committed, Operation, PROGRAM, Repository, WriterOptions, parse_pack_key};
 use crate::source::Source;
 
-use cache::StatCache;
+use cache::{StatCache, Trust};
 use capture::Captured;
 
 /// Whether `note` can be read as a record of the stat cache; for fuzz targets.
 #[cfg(feature = "testing")]
 pub fn is_stat_record(note: &[u8]) -> bool {
-    cache::decode(note).is_ok()
+    cache::decode(note.to_vec()).is_ok()
 }
 
 /// How to take a snapshot.
@@ -85,14 +87,14 @@ pub fn snapshot_confirmed(
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
     }
-    let mut trusted = if intact && !options.force_read { &history[..] } else { &[] };
+    let mut trust = Trust { files: intact && !options.force_read, chunks: intact };
     // What changed after this moment may go on changing, through a mapping that is dirty already, without a new time.
     let began = repo.clock().now();
     if let Err(error) = source.settle() {
         tracing::warn!("the source's file system could not be synced first, so every file is read: {error}");
-        trusted = &[];
+        trust.files = false;
     }
-    let cache = StatCache::new(repo, &options.identity, trusted, began, options.dry_run);
+    let cache = StatCache::new(repo, &options.identity, &history, began, trust, options.dry_run);
 
     let time = repo.clock().now();
     let captured = match capture::capture(&writer, root, &cache, options.one_file_system, progress) {

@@ -300,8 +300,7 @@ fn pack() -> Finished {
         pack.push(&entry, |header, number, out| {
             let start = out.len();
             out.extend_from_slice(raw);
-            let aad = icecore::pack::blob_aad(&REPOSITORY, &header.salt, number, kind.number(), 0, raw_len, &id);
-            pack_keys.blob(kind).seal(number, &aad, out, start)
+            pack_keys.blob(kind).seal(number, header.blob_aad(number, &entry).as_bytes(), out, start)
         })
         .unwrap();
     }
