@@ -76,6 +76,9 @@ impl<'w, 'r> StreamWriter<'w, 'r> {
 
     /// Appends a hole. What stood before it is cut here.
     pub fn hole(&mut self, len: u64) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
         self.cut_all()?;
         self.len += len;
         self.list.hole(len)
