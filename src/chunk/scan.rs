@@ -1,0 +1,166 @@
+//! Stage one: where a chunk could end, for all positions of a window, in whatever order suits the processor.
+
+use super::kernel_scalar;
+use super::profile::Profile;
+
+/// The hash knows this many bytes before the one it stands on, and no more.
+pub(super) const CONTEXT_BYTES: usize = 31;
+
+/// Positions of candidates take 31 bits; what lies behind is not scanned.
+const WINDOW_BYTES_MAX: usize = i32::MAX as usize;
+/// Marks a candidate that the harder mask accepts too.
+const STRONG: u32 = 1 << 31;
+
+/// Less than this is not worth spreading over lanes.
+const LANES_MIN_BYTES: usize = 1 << 10;
+/// Lanes advance by this many bytes at a time.
+pub(super) const STEP_BYTES: usize = 16;
+
+/// How candidates are found. All find the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// Four places at once in ordinary registers: hides the latency of the one sum behind that of the others.
+    Scalar,
+}
+
+impl Kernel {
+    /// The fastest one that this processor has.
+    pub fn best() -> Self {
+        Self::available().last().copied().unwrap_or(Self::Scalar)
+    }
+
+    /// All that this processor has, the slowest first.
+    pub fn available() -> Vec<Self> {
+        vec![Self::Scalar]
+    }
+
+    const fn lanes(self) -> usize {
+        match self {
+            Self::Scalar => kernel_scalar::LANES,
+        }
+    }
+}
+
+/// Finds cut points with one repository's gear table.
+pub struct Chunker {
+    /// The table as the crate takes it.
+    pub(super) gear: Box<[u64; 256]>,
+    /// The same shifted left by one, for its two-bytes-a-step loop.
+    pub(super) gear_shifted: Box<[u64; 256]>,
+    /// The low halves, all that the masks can see.
+    pub(super) low: Box<[u32; 256]>,
+    pub(super) kernel: Kernel,
+}
+
+impl Chunker {
+    /// A chunker with this gear table.
+    pub fn new(gear: Box<[u64; 256]>) -> Self {
+        Self::with_kernel(gear, Kernel::best())
+    }
+
+    /// Likewise, with one of [`Kernel::available`]: for tests and benchmarks.
+    pub fn with_kernel(gear: Box<[u64; 256]>, kernel: Kernel) -> Self {
+        let gear_shifted = Box::new(gear.map(|entry| entry << 1));
+        let low = Box::new(gear.map(|entry| entry as u32));
+        Self { gear, gear_shifted, low, kernel }
+    }
+
+    /// Finds the candidates among the positions of a window: all of `bytes` from `context` on. The bytes before it only warm
+    /// the hash: 31 of them let every position be scanned; with fewer, as at the start of a stream, those that lack some are
+    /// left out. `out` is overwritten; its positions count from `context`.
+    pub fn scan(&self, profile: &Profile, bytes: &[u8], context: usize, out: &mut Candidates) {
+        out.clear();
+        let from = context.max(CONTEXT_BYTES);
+        let to = bytes.len().min(context.saturating_add(WINDOW_BYTES_MAX));
+        if !profile.is_content_defined() || from >= to {
+            return;
+        }
+        let (small, marks) = (profile.small_limit(), &mut out.marks);
+        let mut at = from;
+        while at < to {
+            // A block at a time, so that its bytes are read once from memory and sorting is short.
+            let end = block_end(at, to, self.kernel.lanes() * SCAN_LANE_BYTES);
+            let sorted = marks.len();
+            self.hits(bytes, at..end, profile.large_limit(), &mut |position, hash| {
+                marks.push((position - context) as u32 | if hash < small { STRONG } else { 0 });
+            });
+            marks[sorted..].sort_unstable_by_key(|mark| mark & !STRONG);
+            at = end;
+        }
+        // Lanes may overlap at the end of a block.
+        marks.dedup();
+        (out.from, out.to, out.profile) = (from - context, to - context, Some(*profile));
+    }
+
+    /// Calls `found` with each position in `range` (from 31 on) whose hash is below `limit`, and the hash; in any order, and
+    /// some twice.
+    pub(super) fn hits(&self, bytes: &[u8], range: std::ops::Range<usize>, limit: u32, found: &mut dyn FnMut(usize, u32)) {
+        let lanes = self.kernel.lanes();
+        if range.len() < LANES_MIN_BYTES {
+            return kernel_scalar::walk(&self.low, bytes, range, limit, found);
+        }
+        let lane = range.len().div_ceil(lanes).next_multiple_of(STEP_BYTES);
+        match self.kernel {
+            Kernel::Scalar => {
+                let starts = std::array::from_fn(|i| (range.start + i * lane).min(range.end - lane));
+                kernel_scalar::hits(&self.low, bytes, starts, lane, limit, found);
+            }
+        }
+    }
+}
+
+/// How much of a window one lane scans before the next block: an odd number of cache lines, so that lanes do not meet in the
+/// same set of the cache.
+const SCAN_LANE_BYTES: usize = 33 * 64;
+
+/// Where a block of about `len` bytes from `at` ends. A short rest is part of the last block.
+pub(super) fn block_end(at: usize, to: usize, len: usize) -> usize {
+    if to - at < len + len / 2 { to } else { at + len }
+}
+
+/// Where chunks could end within a window. Reusable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// Ascending positions, counted from the window's begin, with [`STRONG`].
+    marks: Vec<u32>,
+    /// Positions below it were not scanned.
+    from: usize,
+    /// Nor were these and those after.
+    to: usize,
+    /// What was scanned for.
+    profile: Option<Profile>,
+}
+
+impl Candidates {
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.marks.clear();
+        (self.from, self.to, self.profile) = (0, 0, None);
+    }
+
+    /// Adds those of the window that follows this one directly, scanned with 31 bytes of context: two threads can share
+    /// a buffer. Windows that do not fit together are not joined, which costs time only: what was not scanned is when needed.
+    pub fn append(&mut self, next: &Self) {
+        if self.profile.is_some() && self.profile == next.profile && next.from == 0 && self.to + next.to <= WINDOW_BYTES_MAX {
+            let shift = self.to as u32;
+            self.marks.extend(next.marks.iter().map(|mark| mark + shift));
+            self.to += next.to;
+        }
+    }
+
+    /// The positions that were scanned for this profile.
+    pub(super) fn scanned(&self, profile: &Profile) -> std::ops::Range<usize> {
+        if self.profile == Some(*profile) { self.from..self.to } else { 0..0 }
+    }
+
+    /// The first candidate in `range`, a part of what was scanned, that a chunk from `start` can end at.
+    pub(super) fn first(&self, profile: &Profile, range: std::ops::Range<usize>, start: isize) -> Option<usize> {
+        let skipped = self.marks.partition_point(|mark| ((mark & !STRONG) as usize) < range.start);
+        self.marks[skipped..]
+            .iter()
+            .map(|mark| ((mark & !STRONG) as usize, mark & STRONG != 0))
+            .take_while(|(position, _)| *position < range.end)
+            .find(|(position, strong)| *strong || *position as isize - start >= profile.average as isize)
+            .map(|(position, _)| position)
+    }
+}
