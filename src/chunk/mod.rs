@@ -14,6 +14,8 @@
 //! those of the crate, byte for byte; it is the oracle of the tests, and cuts where the processor has no kernel.
 
 mod kernel_scalar;
+#[cfg(target_arch = "x86_64")]
+mod kernel_vbmi;
 mod profile;
 mod scan;
 mod select;

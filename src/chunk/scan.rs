@@ -1,6 +1,10 @@
 //! Stage one: where a chunk could end, for all positions of a window, in whatever order suits the processor.
 
+use std::ops::Range;
+
 use super::kernel_scalar;
+#[cfg(target_arch = "x86_64")]
+use super::kernel_vbmi;
 use super::profile::Profile;
 
 /// The hash knows this many bytes before the one it stands on, and no more.
@@ -15,12 +19,17 @@ const STRONG: u32 = 1 << 31;
 const LANES_MIN_BYTES: usize = 1 << 10;
 /// Lanes advance by this many bytes at a time.
 pub(super) const STEP_BYTES: usize = 16;
+/// What stands before a lane: whole steps, hence one byte more than the hash needs.
+pub(super) const LANE_CONTEXT_BYTES: usize = 2 * STEP_BYTES;
 
 /// How candidates are found. All find the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
     /// Four places at once in ordinary registers: hides the latency of the one sum behind that of the others.
     Scalar,
+    /// Sixteen places at once, with the table in registers (AVX-512 VBMI).
+    #[cfg(target_arch = "x86_64")]
+    Vbmi,
 }
 
 impl Kernel {
@@ -31,12 +40,29 @@ impl Kernel {
 
     /// All that this processor has, the slowest first.
     pub fn available() -> Vec<Self> {
-        vec![Self::Scalar]
+        vec![
+            Self::Scalar,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vbmi,
+        ]
+        .into_iter()
+        .filter(|kernel| kernel.is_available())
+        .collect()
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vbmi => kernel_vbmi::is_available(),
+        }
     }
 
     const fn lanes(self) -> usize {
         match self {
             Self::Scalar => kernel_scalar::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Vbmi => kernel_vbmi::LANES,
         }
     }
 }
@@ -49,6 +75,8 @@ pub struct Chunker {
     pub(super) gear_shifted: Box<[u64; 256]>,
     /// The low halves, all that the masks can see.
     pub(super) low: Box<[u32; 256]>,
+    #[cfg(target_arch = "x86_64")]
+    planes: Box<kernel_vbmi::Planes>,
     pub(super) kernel: Kernel,
 }
 
@@ -58,11 +86,19 @@ impl Chunker {
         Self::with_kernel(gear, Kernel::best())
     }
 
-    /// Likewise, with one of [`Kernel::available`]: for tests and benchmarks.
+    /// Likewise, with this kernel when the processor has it: for tests and benchmarks.
     pub fn with_kernel(gear: Box<[u64; 256]>, kernel: Kernel) -> Self {
+        let kernel = if kernel.is_available() { kernel } else { Kernel::Scalar };
         let gear_shifted = Box::new(gear.map(|entry| entry << 1));
         let low = Box::new(gear.map(|entry| entry as u32));
-        Self { gear, gear_shifted, low, kernel }
+        Self {
+            gear,
+            gear_shifted,
+            #[cfg(target_arch = "x86_64")]
+            planes: Box::new(kernel_vbmi::Planes::new(&low)),
+            low,
+            kernel,
+        }
     }
 
     /// Finds the candidates among the positions of a window: all of `bytes` from `context` on. The bytes before it only warm
@@ -94,17 +130,22 @@ impl Chunker {
 
     /// Calls `found` with each position in `range` (from 31 on) whose hash is below `limit`, and the hash; in any order, and
     /// some twice.
-    pub(super) fn hits(&self, bytes: &[u8], range: std::ops::Range<usize>, limit: u32, found: &mut dyn FnMut(usize, u32)) {
-        let lanes = self.kernel.lanes();
+    pub(super) fn hits(&self, bytes: &[u8], mut range: Range<usize>, limit: u32, found: &mut dyn FnMut(usize, u32)) {
         if range.len() < LANES_MIN_BYTES {
             return kernel_scalar::walk(&self.low, bytes, range, limit, found);
         }
-        let lane = range.len().div_ceil(lanes).next_multiple_of(STEP_BYTES);
+        if range.start < LANE_CONTEXT_BYTES {
+            let first = range.start..LANE_CONTEXT_BYTES;
+            range.start = first.end;
+            kernel_scalar::walk(&self.low, bytes, first, limit, found);
+        }
+        // The last lanes begin early enough to end where the range does.
+        let len = range.len().div_ceil(self.kernel.lanes()).next_multiple_of(STEP_BYTES);
+        let start = |lane: usize| (range.start + lane * len).min(range.end - len);
         match self.kernel {
-            Kernel::Scalar => {
-                let starts = std::array::from_fn(|i| (range.start + i * lane).min(range.end - lane));
-                kernel_scalar::hits(&self.low, bytes, starts, lane, limit, found);
-            }
+            Kernel::Scalar => kernel_scalar::hits(&self.low, bytes, std::array::from_fn(start), len, limit, found),
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vbmi => kernel_vbmi::hits(&self.planes, &self.low, bytes, std::array::from_fn(start), len, limit, found),
         }
     }
 }
@@ -149,12 +190,12 @@ impl Candidates {
     }
 
     /// The positions that were scanned for this profile.
-    pub(super) fn scanned(&self, profile: &Profile) -> std::ops::Range<usize> {
+    pub(super) fn scanned(&self, profile: &Profile) -> Range<usize> {
         if self.profile == Some(*profile) { self.from..self.to } else { 0..0 }
     }
 
     /// The first candidate in `range`, a part of what was scanned, that a chunk from `start` can end at.
-    pub(super) fn first(&self, profile: &Profile, range: std::ops::Range<usize>, start: isize) -> Option<usize> {
+    pub(super) fn first(&self, profile: &Profile, range: Range<usize>, start: isize) -> Option<usize> {
         let skipped = self.marks.partition_point(|mark| ((mark & !STRONG) as usize) < range.start);
         self.marks[skipped..]
             .iter()
