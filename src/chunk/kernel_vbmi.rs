@@ -9,6 +9,7 @@
 
 use std::arch::x86_64::*;
 
+use super::kernel_scalar::tell;
 use super::scan::{LANE_CONTEXT_BYTES, STEP_BYTES};
 
 /// Places that are hashed at once.
@@ -87,36 +88,32 @@ unsafe fn lanes(
         }
         let low = _mm512_cmplt_epu32_mask(lowest, bound);
         if low != 0 {
-            walk_again(gear, bytes, &starts, at, before, low, limit, found);
+            let mut hashes = [0; LANES];
+            // SAFETY: the array is as long as the vector.
+            unsafe { _mm512_storeu_si512(hashes.as_mut_ptr().cast(), before) };
+            walk_again(gear, bytes, &starts, at, hashes, low, limit, found);
         }
     }
 }
 
-/// Tells the hits of one step, in the lanes that `low` has a bit for.
+/// Tells the hits of one step, in the lanes that `low` has a bit for. `before` are the hashes of what stands before it.
 #[cold]
 #[inline(never)]
 #[allow(clippy::too_many_arguments)]
-#[target_feature(enable = "avx512f")]
 fn walk_again(
     gear: &[u32; 256],
     bytes: &[u8],
     starts: &[usize; LANES],
     at: usize,
-    before: __m512i,
+    before: [u32; LANES],
     low: u16,
     limit: u32,
     found: &mut dyn FnMut(usize, u32),
 ) {
-    let mut hashes = [0u32; LANES];
-    // SAFETY: the array is as long as the vector.
-    unsafe { _mm512_storeu_si512(hashes.as_mut_ptr().cast(), before) };
     for lane in (0..LANES).filter(|lane| low >> lane & 1 == 1) {
-        let (mut hash, start) = (hashes[lane], starts[lane] + at);
-        for (position, &byte) in (start..).zip(&bytes[start..start + STEP_BYTES]) {
-            hash = (hash << 1).wrapping_add(gear[usize::from(byte)]);
-            if hash < limit {
-                found(position, hash);
-            }
+        let start = starts[lane] + at;
+        if let Some(step) = bytes[start..].first_chunk() {
+            tell(gear, step, start, before[lane], limit, found);
         }
     }
 }

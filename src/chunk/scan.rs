@@ -15,6 +15,9 @@ const WINDOW_BYTES_MAX: usize = i32::MAX as usize;
 /// Marks a candidate that the harder mask accepts too.
 const STRONG: u32 = 1 << 31;
 
+/// In bytes that know nothing of the gear table every 2,048th position or fewer is a candidate. Whoever knows it can make all
+/// of them one: a scan ends where they are more than this, so that they take a sixteenth of the window's memory.
+const MARK_SPACING_BYTES_MIN: usize = 64;
 /// Less than this is not worth spreading over lanes.
 const LANES_MIN_BYTES: usize = 1 << 10;
 /// Lanes advance by this many bytes at a time.
@@ -122,10 +125,13 @@ impl Chunker {
             });
             marks[sorted..].sort_unstable_by_key(|mark| mark & !STRONG);
             at = end;
+            if marks.len() > (to - from) / MARK_SPACING_BYTES_MIN {
+                break;
+            }
         }
         // Lanes may overlap at the end of a block.
         marks.dedup();
-        (out.from, out.to, out.profile) = (from - context, to - context, Some(*profile));
+        (out.from, out.to, out.profile) = (from - context, at - context, Some(*profile));
     }
 
     /// Calls `found` with each position in `range` (from 31 on) whose hash is below `limit`, and the hash; in any order, and
@@ -173,17 +179,28 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         self.marks.clear();
         (self.from, self.to, self.profile) = (0, 0, None);
     }
 
-    /// Adds those of the window that follows this one directly, scanned with 31 bytes of context: two threads can share
-    /// a buffer. Windows that do not fit together are not joined, which costs time only: what was not scanned is when needed.
-    pub fn append(&mut self, next: &Self) {
-        if self.profile.is_some() && self.profile == next.profile && next.from == 0 && self.to + next.to <= WINDOW_BYTES_MAX {
-            let shift = self.to as u32;
+    /// Adds those of a window whose first position is the position `at` of this one, where the scan of this one ended:
+    /// threads can share a buffer. Both must have been scanned whole, `next` with 31 bytes of context. What does not fit
+    /// together is not joined, which costs time only: positions that were not scanned are looked at when needed.
+    pub fn append(&mut self, next: &Self, at: usize) {
+        if self.profile.is_some() && self.profile == next.profile && at == self.to && next.from == 0 && at + next.to <= WINDOW_BYTES_MAX {
+            let shift = at as u32;
             self.marks.extend(next.marks.iter().map(|mark| mark + shift));
             self.to += next.to;
         }

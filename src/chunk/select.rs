@@ -5,6 +5,11 @@ use std::ops::Range;
 use super::profile::Profile;
 use super::scan::{CONTEXT_BYTES, Candidates, Chunker, Kernel, block_end};
 
+/// A chunk is looked for in blocks, a quarter of the average long: most of what is hashed in vain is what lies behind the end
+/// of the chunk in its last block. An odd number of cache lines for each of sixteen lanes, so that they do not meet in the
+/// same set of the cache.
+const CUT_BLOCK_BYTES_MAX: usize = 16 * 33 * 64;
+
 impl Chunker {
     /// Length of the first chunk of `bytes`. `bytes` must hold at least `profile.max` bytes, or the whole rest of the stream.
     pub fn cut(&self, profile: &Profile, bytes: &[u8]) -> usize {
@@ -41,7 +46,7 @@ impl Chunker {
         let mut at = positions.start;
         while at < positions.end {
             let (to, limit) = (if at < profile.average { positions.end.min(profile.average) } else { positions.end }, profile.limit(at));
-            let end = block_end(at, to, (profile.average / 4).clamp(4 << 10, 16 << 10));
+            let end = block_end(at, to, (profile.average / 4).min(CUT_BLOCK_BYTES_MAX));
             let mut first = None;
             self.hits(chunk, at..end, limit, &mut |position, _| first = Some(first.map_or(position, |other: usize| other.min(position))));
             if first.is_some() {

@@ -36,9 +36,17 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A gear table in which candidates are `1 << more` times as frequent, and ones where many lie side by side.
-fn crowded(seed: u8, more: u32) -> Box<[u64; 256]> {
-    Box::new(gear(seed).map(|entry| entry & !(0xffff_ffff << (32 - more)) & 0xffff_ffff))
+/// A gear table in which sixteen bytes count nothing: within a run of them every position is a candidate.
+fn crowded(seed: u8) -> Box<[u64; 256]> {
+    let mut gear = gear(seed);
+    gear[..16].fill(0);
+    gear
+}
+
+/// Runs of bytes that count nothing in [`crowded`], between others.
+fn runs_of_nothing(len: usize) -> Vec<u8> {
+    let noise = noise(len);
+    noise.chunks(2).flat_map(|pair| std::iter::repeat_n(pair[0] % 16, usize::from(pair[1]) / 3).chain([pair[0]])).take(len).collect()
 }
 
 const PROFILES: [Profile; 6] = [GENERIC, DB, MEDIA, META, Profile::trial(16 << 10), Profile::trial(256 << 10)];
@@ -102,7 +110,7 @@ fn cuts_by_windows(chunker: &Chunker, profile: &Profile, bytes: &[u8], windows: 
             if at == window.start {
                 joined = part
             } else {
-                joined.append(&part)
+                joined.append(&part, at - window.start)
             }
             at = end;
         }
@@ -222,25 +230,37 @@ fn candidates_of_another_profile_or_none_change_nothing() {
             assert_eq!(window.next_cut(&chunker, &GENERIC, bytes.len() + 1), None);
         }
         let mut joined = others.clone();
-        joined.append(&Candidates::default());
+        joined.append(&Candidates::default(), bytes.len());
         assert_eq!(joined, others, "what does not fit is not joined");
     }
 }
 
 #[test]
 fn many_candidates_side_by_side_are_all_found() {
-    // A table that ends a chunk nearly everywhere: what the kernels do seldom, done all the time.
+    // What the kernels do seldom, done all the time.
     for kernel in Kernel::available() {
-        for more in [4, 10, 14] {
-            let chunker = Chunker::with_kernel(crowded(6, more), kernel);
-            for profile in [GENERIC, META] {
-                let bytes = noise(profile.max * 2 + 77);
-                let expected = expected(&chunker, &profile, &bytes);
-                assert_eq!(cuts(&profile, &bytes, |profile, bytes| chunker.cut(profile, bytes)), expected, "{kernel:?} {more}");
-                let windows = split(bytes.len(), profile.average + 5);
-                assert_eq!(cuts_by_windows(&chunker, &profile, &bytes, &windows, 1), expected, "{kernel:?} {more}");
-            }
+        let chunker = Chunker::with_kernel(crowded(6), kernel);
+        for profile in [GENERIC, META] {
+            let bytes = runs_of_nothing(profile.max * 3 + 77);
+            let expected = expected(&chunker, &profile, &bytes);
+            assert!(expected.len() > bytes.len() / profile.min / 2, "cuts come early");
+            assert_eq!(cuts(&profile, &bytes, |profile, bytes| chunker.cut(profile, bytes)), expected, "{kernel:?}");
+            let windows = split(bytes.len(), profile.average + 5);
+            assert_eq!(cuts_by_windows(&chunker, &profile, &bytes, &windows, 1), expected, "{kernel:?}");
+            assert_eq!(cuts_by_windows(&chunker, &profile, &bytes, &split(bytes.len(), bytes.len()), 1), expected, "{kernel:?}");
         }
+    }
+}
+
+#[test]
+fn data_made_of_candidates_takes_no_more_memory_than_other() {
+    let bytes = vec![0; 8 << 20];
+    for kernel in Kernel::available() {
+        let chunker = Chunker::with_kernel(crowded(7), kernel);
+        let mut candidates = Candidates::default();
+        chunker.scan(&GENERIC, &bytes, 0, &mut candidates);
+        assert!(candidates.len() < bytes.len() / 16, "{kernel:?}: {}", candidates.len());
+        assert_eq!(cuts_by_windows(&chunker, &GENERIC, &bytes, &split(bytes.len(), 4 << 20), 1), vec![GENERIC.min; 512]);
     }
 }
 
@@ -250,10 +270,10 @@ proptest! {
     #[test]
     fn any_windows_of_any_data_give_the_same_cuts(
         seed in any::<u8>(),
-        pieces in prop::collection::vec((any::<u8>(), 1usize..30_000, any::<bool>()), 1..8),
+        pieces in prop::collection::vec((prop_oneof![0u8..20, any::<u8>()], 1usize..30_000, any::<bool>()), 1..8),
         windows in prop::collection::vec(1usize..50_000, 1..12),
         parts in 1usize..4,
-        more in 0u32..6,
+        is_crowded in any::<bool>(),
     ) {
         let bytes: Vec<u8> = pieces.iter().flat_map(|&(byte, len, random)| {
             let mut piece = vec![byte; len];
@@ -273,7 +293,7 @@ proptest! {
             }
         }
         for kernel in Kernel::available() {
-            let gear = if more == 0 { gear(seed) } else { crowded(seed, more) };
+            let gear = if is_crowded { crowded(seed) } else { gear(seed) };
             let chunker = Chunker::with_kernel(gear, kernel);
             for profile in [GENERIC, META, DB] {
                 let expected = expected(&chunker, &profile, &bytes);
