@@ -21,7 +21,7 @@ mod scan;
 mod select;
 
 pub use profile::{CHUNK_BYTES_MAX, DB, GENERIC, MEDIA, META, Profile};
-pub use scan::{Candidates, Chunker, Kernel};
+pub use scan::{CONTEXT_BYTES, Candidates, Chunker, Kernel};
 pub use select::Window;
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ pub struct Profile {
     large_bits: u32,
 }
 
-/// File contents: 16, 64, 256 KiB.
-pub const GENERIC: Profile = Profile::content_defined(1, 64 << 10);
+/// File contents: 32, 128, 512 KiB.
+pub const GENERIC: Profile = Profile::content_defined(4, 128 << 10);
 /// Files of pages that are written in place: 16 KiB each.
 pub const DB: Profile = Profile { number: 2, min: 16 << 10, average: 16 << 10, max: 16 << 10, small_bits: 16, large_bits: 12 };
 /// Large files that do not compress: 256 KiB, 1 MiB, 4 MiB.
@@ -104,7 +104,7 @@ mod tests {
             assert!(profile.max <= CHUNK_BYTES_MAX && profile.min <= profile.average && profile.average <= profile.max);
             assert!([profile.min, profile.average, profile.max].iter().all(|len| len % 2 == 0));
         }
-        assert_eq!(GENERIC.masks(), (0xffff_c000, 0xfffc_0000));
+        assert_eq!(GENERIC.masks(), (0xffff_e000, 0xfffe_0000));
         assert_eq!(MEDIA.masks(), (0xffff_fc00, 0xffff_c000));
         assert_eq!((MEDIA.min, MEDIA.max), (256 << 10, 4 << 20));
         assert_eq!(META.masks(), (0xfffe_0000, 0xffe0_0000));
@@ -124,6 +124,6 @@ mod tests {
         assert_eq!(DB.reach(0), 16 << 10);
         assert_eq!(DB.reach(4096), 12 << 10);
         assert_eq!(DB.reach(u64::MAX), 1);
-        assert_eq!(GENERIC.reach(4097), 256 << 10);
+        assert_eq!(GENERIC.reach(4097), 512 << 10);
     }
 }

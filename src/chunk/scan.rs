@@ -8,7 +8,7 @@ use super::kernel_vbmi;
 use super::profile::Profile;
 
 /// The hash knows this many bytes before the one it stands on, and no more.
-pub(super) const CONTEXT_BYTES: usize = 31;
+pub const CONTEXT_BYTES: usize = 31;
 
 /// Positions of candidates take 31 bits; what lies behind is not scanned.
 const WINDOW_BYTES_MAX: usize = i32::MAX as usize;

@@ -164,7 +164,7 @@ pub struct Node {
 }
 
 /// Where the name stands in a record.
-const NAME_OFFSET: usize = 33;
+const NAME_OFFSET: usize = 29;
 const XATTRS_INLINE: u8 = 1;
 const XATTRS_STREAM: u8 = 2;
 const LINKED: u8 = 4;

@@ -17,8 +17,12 @@ use crate::seal::keys::ChunkKind;
 
 /// What a delta costs beside its frame: the base's id, in the pack's index and in the journal's copy of it.
 const DELTA_OVERHEAD_BYTES: usize = 2 * ChunkId::LEN;
-/// A delta that is this many times smaller than the base was compressed is taken without trying plain compression.
-const CLEARLY_SMALLER: usize = 8;
+/// A delta is taken where it is this many times smaller than plain compression. A base is the farther away the more
+/// snapshots were taken since, and each delta holds all that changed since; at this share a new base costs less than going
+/// on (`docs/performance.md`).
+const SMALLER: usize = 4;
+/// Where it is this many times smaller than the base is as stored, plain compression is not even tried.
+const CLEARLY_SMALLER: usize = 12;
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl ChunkWriter<'_> {
         })
     }
 
-    /// The smallest of the three, but a delta only where it is under half of the other two.
+    /// A delta where that is much less than the chunk compressed, and otherwise the chunk compressed or raw.
     fn choose<'b>(&self, raw: &'b [u8], base: Option<&Base>, buffers: &'b mut Buffers) -> Result<(Encoding, &'b [u8])> {
         let mut delta_len = usize::MAX;
         if let Some(base) = base {
@@ -99,7 +103,7 @@ impl ChunkWriter<'_> {
         let smaller = compress::compress(raw, self.compression(), &mut buffers.plain)?;
         let plain = if smaller { &buffers.plain[..] } else { raw };
         if let Some(base) = base
-            && delta_len.saturating_mul(2) < plain.len()
+            && delta_len.saturating_mul(SMALLER) < plain.len()
         {
             return Ok((Encoding { codec: pack::CODEC_DELTA, base: Some(base.id) }, &buffers.delta));
         }

@@ -1,11 +1,13 @@
 //! An open regular file of a directory source. Read with `pread`, never mapped: another process may truncate it any time.
 
+use std::io::IoSliceMut;
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, CWD, Mode, OFlags, SeekFrom, fadvise, fstatfs, openat, seek};
-use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
 
 use crate::error::Result;
 use crate::model::Name;
@@ -17,6 +19,9 @@ use super::{EntryKind, Extent, SourceFile, Stat, XattrSet, xattr};
 
 /// From this size on the system is told that the file will be read from its start to its end.
 const SEQUENTIAL_BYTES_MIN: u64 = 1 << 20;
+/// `RWF_DONTCACHE` (Linux 6.14): what such a read brings into the page cache goes out of it again, what was there stays. So a
+/// snapshot does not push out what the source's own programs use.
+const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 /// `f_type` of OpenZFS, which for years reported holes where freshly written data was (issues 4996, 11900, 15526, 15933).
 const ZFS_MAGIC: u64 = 0x2fc1_2fc1;
 
@@ -27,6 +32,8 @@ pub(super) struct DirFile {
     name: Name,
     /// Whether the file system's word on holes is asked for and believed.
     sparse: bool,
+    /// Reads are asked to leave the page cache as it was, until the kernel or the file system turns out not to know that.
+    passing: AtomicBool,
 }
 
 impl DirFile {
@@ -63,7 +70,8 @@ impl DirFile {
             let _ = fadvise(&fd, 0, None, Advice::Sequential);
         }
         let sparse = found.blocks.saturating_mul(BLOCK_BYTES) < found.size && tells_holes(&fd);
-        Ok(Self { fd, dir: dir.clone(), name: name.clone(), sparse })
+        let passing = AtomicBool::new(found.size >= SEQUENTIAL_BYTES_MIN);
+        Ok(Self { fd, dir: dir.clone(), name: name.clone(), sparse, passing })
     }
 
     fn subject(&self) -> String {
@@ -77,7 +85,14 @@ impl SourceFile for DirFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        retry_on_intr(|| pread(&self.fd, &mut *buffer, offset)).map_err(|cause| failed(cause, "cannot read", self.subject()))
+        let failed = |cause| failed(cause, "cannot read", self.subject());
+        if self.passing.load(Ordering::Relaxed) {
+            match retry_on_intr(|| preadv2(&self.fd, &mut [IoSliceMut::new(&mut *buffer)], offset, DONT_CACHE)) {
+                Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.passing.store(false, Ordering::Relaxed),
+                read => return read.map_err(failed),
+            }
+        }
+        retry_on_intr(|| pread(&self.fd, &mut *buffer, offset)).map_err(failed)
     }
 
     fn next_data(&self, offset: u64, end: u64) -> Result<Option<Extent>> {
@@ -142,6 +157,43 @@ mod tests {
 
     use super::super::stat::stat_entry;
     use super::*;
+
+    /// Bytes of a file in the page cache, as util-linux tells them.
+    fn cached(path: &Path) -> u64 {
+        let out = std::process::Command::new("fincore").args(["--bytes", "--noheadings", "--output", "RES"]).arg(path).output().unwrap();
+        String::from_utf8(out.stdout).unwrap().trim().parse().unwrap()
+    }
+
+    #[test]
+    fn reading_leaves_the_page_cache_as_it_was() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("large");
+        let bytes = 8 << 20;
+        std::fs::write(&path, vec![7; bytes]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        let forget = || fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let read = |source: &DirFile| {
+            let mut buffer = vec![0; 1 << 20];
+            for at in (0..bytes).step_by(1 << 20) {
+                assert_eq!(source.read_at(at as u64, &mut buffer).unwrap(), 1 << 20);
+                assert!(buffer.iter().all(|byte| *byte == 7));
+            }
+        };
+        forget();
+        let source = open(place.path(), "large");
+        read(&source);
+        if source.passing.load(Ordering::Relaxed) {
+            assert!(cached(&path) < bytes as u64 / 4, "{} bytes stayed", cached(&path));
+        } else {
+            eprintln!("the kernel or the file system can't read past the page cache");
+        }
+        // What somebody else had in it is still there.
+        std::fs::read(&path).unwrap();
+        assert!(cached(&path) >= bytes as u64 / 2);
+        read(&source);
+        assert!(cached(&path) >= bytes as u64 / 2);
+    }
 
     fn open(dir: &Path, name: &str) -> DirFile {
         let fd = openat(CWD, dir, OFlags::DIRECTORY, Mode::empty()).unwrap();

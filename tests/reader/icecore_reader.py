@@ -130,7 +130,7 @@ class Fields:
 
 
 class Pack:
-    """8. What is needed of a pack: its keys by kind, and (id, kind, codec, offset, stored, raw) of its blobs."""
+    """8. What is needed of a pack: its keys by kind, and (id, kind, codec, offset, stored, raw, base) of its blobs."""
 
     def __init__(self, repo, pack_id, salt, entries):
         self.id, self.salt, self.entries = pack_id, salt, entries
@@ -147,11 +147,11 @@ def parse_index(index, blobs_end):
     entries, offset = [], 128
     for _ in range(count):
         chunk, kind, codec, zero, stored, raw, zeros = fields.get("32sBBHIII")
-        if codec == 2:
-            fields.take(32)
+        base = fields.get("32s") if codec == 2 else None
         possible = kind <= 2 and not zero and not zeros and 1 <= raw <= BLOB_MAX and stored <= BLOB_MAX and chunk != HOLE
+        possible = possible and base not in (HOLE, chunk)
         need(possible and offset + stored <= blobs_end, "a pack index has an impossible entry")
-        entries.append((chunk, kind, codec, offset, stored, raw))
+        entries.append((chunk, kind, codec, offset, stored, raw, base))
         offset += stored
     fields.end()
     return entries
@@ -376,13 +376,20 @@ class Repository:
             self.index = {}
             for pack in self.packs.values():
                 for number, entry in enumerate(pack.entries):
-                    self.index.setdefault(entry[0], (pack, number))
+                    # A full copy serves readers of the chunk and of deltas against it.
+                    if entry[0] not in self.index or (entry[6] is None and self.entry(self.index[entry[0]])[6] is not None):
+                        self.index[entry[0]] = (pack, number)
         need(chunk in self.index, f"the chunk {chunk.hex()} is in no pack")
         return self.index[chunk]
 
-    def chunk(self, kind, chunk):
+    def entry(self, place):
+        pack, number = place
+        return pack.entries[number]
+
+    def chunk(self, kind, chunk, as_base=False):
         pack, number = self.locate(chunk)
-        _, stored_kind, _, offset, stored, _ = pack.entries[number]
+        _, stored_kind, codec, offset, stored, _, _ = pack.entries[number]
+        need(not as_base or codec != 2, f"the base {chunk.hex()} has no full copy")
         need(stored_kind == kind, f"the chunk {chunk.hex()} is of another kind than the reference to it")
         name = pack.id.hex()
         with open(self.path(f"packs/{name[:2]}/{name}"), "rb") as file:
@@ -391,15 +398,20 @@ class Repository:
 
     def open_blob(self, pack, number, sealed):
         """8.3"""
-        chunk, kind, codec, _, _, raw_len = pack.entries[number]
-        associated = self.id + pack.salt + struct.pack("<IBBI", number, kind, codec, raw_len) + chunk
+        chunk, kind, codec, _, _, raw_len, base = pack.entries[number]
+        associated = self.id + pack.salt + struct.pack("<IBBI", number, kind, codec, raw_len) + chunk + (base or b"")
         raw = pack.seals[kind].open(number, associated, sealed)
         need(raw_len <= CHUNK_MAX, "a chunk is longer than a chunk can be")
-        if codec == 1:
+        if codec in (1, 2):
+            dictionary = None
+            if codec == 2:
+                before = self.chunk(kind, base, as_base=True)
+                need(64 <= len(before) <= 524_288 and not before.startswith(b"\x37\xa4\x30\xec"), "a chunk that can't be a base")
+                dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
             try:
                 claimed = zstandard.get_frame_parameters(raw).content_size
                 need(claimed in (raw_len, zstandard.CONTENTSIZE_UNKNOWN), "a chunk of another length than the index says")
-                raw = zstandard.ZstdDecompressor().decompress(raw, max_output_size=raw_len, allow_extra_data=False)
+                raw = zstandard.ZstdDecompressor(dict_data=dictionary).decompress(raw, max_output_size=raw_len, allow_extra_data=False)
             except zstandard.ZstdError as error:
                 raise Damaged(f"a chunk does not decompress: {error}") from None
         elif codec != 0:
@@ -662,7 +674,7 @@ def check(repo):
             for at in range(0, covered, SHARD):
                 if blake3(data[at : at + SHARD]).digest()[:16] != scrub[at // SHARD * 16 :][:16]:
                     repo.problems.append(f"{key}: the bytes from {at} are damaged")
-            for number, (chunk, _, _, offset, stored, _) in enumerate(pack.entries):
+            for number, (chunk, _, _, offset, stored, _, _) in enumerate(pack.entries):
                 blobs += 1
                 try:
                     repo.open_blob(pack, number, data[offset : offset + stored])

@@ -112,7 +112,7 @@ fn content<D, F>(
     let (writer, progress) = (large.writer, large.progress);
     if stat.size <= INLINE_BYTES_MAX as u64 {
         let mut bytes = vec![0; usize::try_from(stat.size).unwrap_or(0)];
-        let len = read_full(&**file, 0, &mut bytes)?;
+        let len = super::large::read_full(&**file, 0, &mut bytes)?;
         let complete = len == bytes.len();
         bytes.truncate(len);
         Progress::add(&progress.bytes_done, len as u64);
@@ -166,15 +166,4 @@ fn fill(stream: &mut StreamWriter<'_, '_>, file: &dyn SourceFile, size: u64, pro
         }
     }
     Ok(())
-}
-
-fn read_full(file: &dyn SourceFile, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(offset + done as u64, &mut buffer[done..])? {
-            0 => break,
-            len => done += len,
-        }
-    }
-    Ok(done)
 }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::crew::Crew;
-use crate::chunk::Profile;
+use crate::chunk::{self, CONTEXT_BYTES, Candidates, Chunker, Profile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChunkId, Stream};
 use crate::progress::Progress;
@@ -20,7 +20,8 @@ use crate::seal::keys::ChunkKind;
 use crate::source::SourceFile;
 
 /// Bytes of a file that are read and cut at a time.
-pub(super) const WINDOW_BYTES: usize = 4 << 20;
+/// (Tests have short files of many windows.)
+pub(super) const WINDOW_BYTES: usize = if cfg!(test) { 200 << 10 } else { 4 << 20 };
 /// Chunks are stored in pieces of about this many bytes: enough that passing them on costs nothing, few enough that all
 /// threads have some of a window.
 const PIECE_BYTES: usize = 512 << 10;
@@ -33,6 +34,8 @@ pub(super) enum Piece {
     Read {
         /// Where from.
         file: Arc<dyn SourceFile>,
+        /// How it is cut.
+        profile: &'static Profile,
         /// What to fill.
         window: Window,
         /// Who wants it.
@@ -62,7 +65,7 @@ pub(super) struct Cut {
 
 /// A stretch of a file in memory. Its bytes stand behind room for those of the window before that are not cut yet.
 pub(super) struct Window {
-    buffer: Vec<u8>,
+    memory: Memory,
     /// How much room there is before the bytes.
     head: usize,
     pool: Arc<Windows>,
@@ -72,13 +75,23 @@ pub(super) struct Window {
     wanted: usize,
     /// How many there are: fewer when the file became shorter.
     len: usize,
-    /// The earlier version's chunks that should stand in it, and whether they do.
+    /// The earlier version's chunks that should stand in it, and whether they do. Without any the window is scanned for
+    /// places where chunks may end.
     old: Vec<(Leaf, bool)>,
+    /// How many bytes of the stretch stand before it in the file.
+    behind: u64,
+}
+
+/// What a window needs of memory.
+#[derive(Default)]
+struct Memory {
+    buffer: Vec<u8>,
+    candidates: Candidates,
 }
 
 /// The buffers of windows, shared by all files of a capture. There are never more than so many.
 pub(super) struct Windows {
-    free: Mutex<(Vec<Vec<u8>>, usize)>,
+    free: Mutex<(Vec<Memory>, usize)>,
 }
 
 impl Windows {
@@ -87,13 +100,13 @@ impl Windows {
         Arc::new(Self { free: Mutex::new((Vec::new(), threads + WINDOWS_SPARE)) })
     }
 
-    fn take(&self) -> Option<Vec<u8>> {
+    fn take(&self) -> Option<Memory> {
         let mut free = lock(&self.free);
         if let Some(buffer) = free.0.pop() {
             return Some(buffer);
         }
         free.1 = free.1.checked_sub(1)?;
-        Some(Vec::new())
+        Some(Memory::default())
     }
 
     fn is_empty(&self) -> bool {
@@ -104,7 +117,7 @@ impl Windows {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        lock(&self.pool.free).0.push(std::mem::take(&mut self.buffer));
+        lock(&self.pool.free).0.push(std::mem::take(&mut self.memory));
     }
 }
 
@@ -129,17 +142,22 @@ impl<D, F> Large<'_, '_, D, F> {
     /// Does a piece of some file's work.
     pub(super) fn work(&self, piece: Piece) {
         match piece {
-            Piece::Read { file, mut window, inbox } => {
-                let read = window.fill(&*file).map(|()| {
-                    window.compare(self.writer);
+            Piece::Read { file, profile, mut window, inbox } => {
+                let prepare = |window: &mut Window| {
+                    window.fill(&*file)?;
                     Progress::add(&self.progress.bytes_done, window.len as u64);
-                    window
-                });
+                    if window.old.is_empty() {
+                        return window.scan(&*file, self.writer.repository().chunker(), profile);
+                    }
+                    window.compare(self.writer);
+                    Ok(())
+                };
+                let read = prepare(&mut window).map(|()| window);
                 lock(&inbox.0).push(Reply::Read(read));
             }
             Piece::Store { window, chunks, number, inbox } => {
                 let put = |cut: &Cut| {
-                    let bytes = &window.buffer[cut.start..][..cut.len];
+                    let bytes = &window.memory.buffer[cut.start..][..cut.len];
                     self.writer.put_over(ChunkKind::Data, bytes, &mut || Ok(cut.before))
                 };
                 let stored = chunks.iter().map(put).collect();
@@ -194,13 +212,22 @@ impl Window {
     fn fill(&mut self, file: &dyn SourceFile) -> Result<()> {
         let head = self.head;
         // A run of old chunks ends with the one that makes it long enough.
-        self.buffer.resize(head + WINDOW_BYTES + head, 0);
-        while self.len < self.wanted {
-            match file.read_at(self.offset + self.len as u64, &mut self.buffer[head..][self.len..self.wanted])? {
-                0 => break,
-                len => self.len += len,
-            }
-        }
+        self.memory.buffer.resize(head + WINDOW_BYTES + head, 0);
+        // They are of what the buffer held before.
+        self.memory.candidates.clear();
+        self.len = read_full(file, self.offset, &mut self.memory.buffer[head..][..self.wanted])?;
+        Ok(())
+    }
+
+    /// Finds the places where chunks may end.
+    fn scan(&mut self, file: &dyn SourceFile, chunker: &Chunker, profile: &Profile) -> Result<()> {
+        let head = self.head;
+        let context = usize::try_from(self.behind).map_or(CONTEXT_BYTES, |behind| behind.min(CONTEXT_BYTES));
+        let Memory { buffer, candidates } = &mut self.memory;
+        let before = &mut buffer[head - context..head];
+        // Should the file have become shorter meanwhile, it is read again anyway.
+        read_full(file, self.offset - context as u64, before)?;
+        chunker.scan(profile, &buffer[head - context..head + self.len], context, candidates);
         Ok(())
     }
 
@@ -210,10 +237,22 @@ impl Window {
             let start = usize::try_from(leaf.offset - self.offset).unwrap_or(usize::MAX);
             let end = start.saturating_add(usize::try_from(leaf.len).unwrap_or(usize::MAX));
             if end <= self.len {
-                *same = writer.repository().keys().chunk_id(ChunkKind::Data, &self.buffer[self.head..][start..end]) == leaf.id;
+                *same = writer.repository().keys().chunk_id(ChunkKind::Data, &self.memory.buffer[self.head..][start..end]) == leaf.id;
             }
         }
     }
+}
+
+/// How many bytes there were: fewer when the file ends before.
+pub(super) fn read_full(file: &dyn SourceFile, offset: u64, bytes: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(offset + done as u64, &mut bytes[done..])? {
+            0 => break,
+            len => done += len,
+        }
+    }
+    Ok(done)
 }
 
 /// What goes into the list next, in the order of the file.
@@ -266,11 +305,16 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
         loop {
             self.large.progress.check()?;
             while self.planned < end
-                && let Some(buffer) = self.large.windows.take()
+                && let Some(memory) = self.large.windows.take()
             {
-                let window = self.plan(buffer, end)?;
+                let window = self.plan(memory, start, end)?;
                 windows.push_back(window.number);
-                self.large.crew.add_pieces([Piece::Read { file: Arc::clone(&self.file), window, inbox: Arc::clone(&self.inbox) }]);
+                self.large.crew.add_pieces([Piece::Read {
+                    file: Arc::clone(&self.file),
+                    profile: self.profile,
+                    window,
+                    inbox: Arc::clone(&self.inbox),
+                }]);
             }
             self.take_replies()?;
             if let Some(window) = windows.front().and_then(|number| self.windows.remove(number)) {
@@ -296,9 +340,9 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
     }
 
     /// The next window: a run of the earlier version's chunks where there is one.
-    fn plan(&mut self, buffer: Vec<u8>, end: u64) -> Result<Window> {
+    fn plan(&mut self, memory: Memory, start: u64, end: u64) -> Result<Window> {
         let mut window = Window {
-            buffer,
+            memory,
             head: self.profile.max,
             pool: Arc::clone(self.large.windows),
             number: self.number,
@@ -306,6 +350,7 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
             wanted: 0,
             len: 0,
             old: Vec::new(),
+            behind: self.planned - start,
         };
         self.number += 1;
         let mut at = self.planned;
@@ -343,8 +388,8 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
         let profile = self.profile;
         let head = window.head;
         let mut at = head - rest.bytes.len();
-        window.buffer[at..head].copy_from_slice(&rest.bytes);
-        let limit = head + window.len;
+        window.memory.buffer[at..head].copy_from_slice(&rest.bytes);
+        let (start, limit) = (at, head + window.len);
         // The place in the file of the buffer's first byte, which may lie before the file.
         let origin = window.offset.wrapping_sub(head as u64);
         let place = |at: usize| origin.wrapping_add(at as u64);
@@ -373,11 +418,16 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
                 at += usize::try_from(leaf.len).unwrap_or(left);
                 continue;
             }
-            if left < profile.max && !last {
-                rest = Rest { bytes: window.buffer[at..limit].to_vec(), old: here };
+            let scanned = chunk::Window {
+                bytes: &window.memory.buffer[start..limit],
+                candidates: &window.memory.candidates,
+                scanned_from: head - start,
+                is_last: last,
+            };
+            let Some(len) = scanned.next_cut(self.large.writer.repository().chunker(), profile, at - start) else {
+                rest = Rest { bytes: window.memory.buffer[at..limit].to_vec(), old: here };
                 break;
-            }
-            let len = self.large.writer.repository().chunker().cut(profile, &window.buffer[at..limit]);
+            };
             match here {
                 Some((leaf, true)) if self.replay && leaf.len == len as u64 => {
                     self.give_out(&mut cuts, &mut pieces);
@@ -480,3 +530,7 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "large_tests.rs"]
+mod tests;
