@@ -265,7 +265,7 @@ fn data_made_of_candidates_takes_no_more_memory_than_other() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_windows_of_any_data_give_the_same_cuts(
