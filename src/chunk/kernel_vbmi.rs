@@ -14,6 +14,7 @@ use super::scan::{LANE_CONTEXT_BYTES, STEP_BYTES};
 
 /// Places that are hashed at once.
 pub(super) const LANES: usize = 16;
+
 /// The low half of the gear table: for each byte of an entry, and each quarter of the table, 64 bytes.
 #[repr(align(64))]
 pub(super) struct Planes([[[u8; 64]; 4]; 4]);

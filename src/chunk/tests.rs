@@ -236,6 +236,26 @@ fn candidates_of_another_profile_or_none_change_nothing() {
 }
 
 #[test]
+fn what_was_not_scanned_is_looked_at() {
+    for chunker in each_kernel(8) {
+        let bytes = noise(META.max * 2);
+        let cut = chunker.cut_by_crate(&META, &bytes);
+        assert!(cut > META.min + 40 && cut < META.max);
+        let mut candidates = Candidates::default();
+        let mut check = |from: usize, to: usize| {
+            chunker.scan(&META, &bytes[from - 31..to], 31, &mut candidates);
+            let window = Window { bytes: &bytes, candidates: &candidates, scanned_from: from, is_last: true };
+            assert_eq!(window.next_cut(&chunker, &META, 0), Some(cut), "{:?}, scanned {from}..{to} of {cut}", chunker.kernel);
+        };
+        for near in cut - 2..cut + 3 {
+            check(31, near);
+            check(near, bytes.len());
+            check(near, near + 1);
+        }
+    }
+}
+
+#[test]
 fn many_candidates_side_by_side_are_all_found() {
     // What the kernels do seldom, done all the time.
     for kernel in Kernel::available() {
@@ -265,7 +285,7 @@ fn data_made_of_candidates_takes_no_more_memory_than_other() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_windows_of_any_data_give_the_same_cuts(

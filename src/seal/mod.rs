@@ -3,6 +3,7 @@
 pub mod compress;
 pub mod encrypt;
 pub mod keys;
+pub mod probe;
 pub mod slot;
 
 pub use encrypt::{SealKey, Suite, TAG_BYTES};
