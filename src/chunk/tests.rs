@@ -280,7 +280,10 @@ fn data_made_of_candidates_takes_no_more_memory_than_other() {
         let mut candidates = Candidates::default();
         chunker.scan(&GENERIC, &bytes, 0, &mut candidates);
         assert!(candidates.len() < bytes.len() / 16, "{kernel:?}: {}", candidates.len());
-        assert_eq!(cuts_by_windows(&chunker, &GENERIC, &bytes, &split(bytes.len(), 4 << 20), 1), vec![GENERIC.min; bytes.len() / GENERIC.min]);
+        assert_eq!(
+            cuts_by_windows(&chunker, &GENERIC, &bytes, &split(bytes.len(), 4 << 20), 1),
+            vec![GENERIC.min; bytes.len() / GENERIC.min]
+        );
     }
 }
 

@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::index::Location;
 use crate::model::ChunkId;
 use crate::pack;
-use crate::seal::compress;
 use crate::seal::keys::ChunkKind;
+use crate::seal::{compress, probe};
 
 /// What a delta costs beside its frame: the base's id, in the pack's index and in the journal's copy of it.
 const DELTA_OVERHEAD_BYTES: usize = 2 * ChunkId::LEN;
@@ -100,7 +100,7 @@ impl ChunkWriter<'_> {
                 return Ok((Encoding { codec: pack::CODEC_DELTA, base: Some(base.id) }, &buffers.delta));
             }
         }
-        let smaller = compress::compress(raw, self.compression(), &mut buffers.plain)?;
+        let smaller = !probe::looks_incompressible(raw) && compress::compress(raw, self.compression(), &mut buffers.plain)?;
         let plain = if smaller { &buffers.plain[..] } else { raw };
         if let Some(base) = base
             && delta_len.saturating_mul(SMALLER) < plain.len()

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
 
-use super::encode::{Encoded, Encoding};
 use super::delta::{self, DELTA_BYTES_TARGET, DeltaPack, INLINE_BYTES_MAX, Published};
+use super::encode::{Encoded, Encoding};
 use super::journal::{Entry, Session};
 use super::object::{self, ObjectType};
 use super::read::ChunkReader;
@@ -254,8 +254,8 @@ impl<'r> ChunkWriter<'r> {
         Ok(Flushed { session, published })
     }
 
-    /// Decides in one step whether this call has to store the chunk.
-    fn put_named(&self, kind: ChunkKind, id: ChunkId, raw: &[u8], before: Before<'_>) -> Result<Put> {
+    /// Likewise, for a chunk whose id, `id`, was worked out already. Decides in one step whether this call has to store it.
+    pub fn put_named(&self, kind: ChunkKind, id: ChunkId, raw: &[u8], before: Before<'_>) -> Result<Put> {
         self.check_broken()?;
         let known = Put { id, new: false, delta: false };
         if !lock(&self.claims[shard(&id)]).insert(id) {
@@ -392,12 +392,9 @@ impl<'r> ChunkWriter<'r> {
             buffer.extend_from_slice(sealed);
             let aad = finished.header.blob_aad(number, entry);
             keys.blob(ChunkKind::from_number(entry.kind)?).open(number, aad.as_bytes(), &mut buffer).map_err(|e| {
-                Error::new(
-                    ErrorKind::Storage,
-                    "a blob does not open as it was sealed; the machine's memory or processor may be faulty",
-                )
-                .because(e)
-                .on(entry.id)
+                Error::new(ErrorKind::Storage, "a blob does not open as it was sealed; the machine's memory or processor may be faulty")
+                    .because(e)
+                    .on(entry.id)
             })?;
         }
         self.repo.storage.put_new(&pack_key(&finished.id)?, &finished.bytes)?;

@@ -148,7 +148,9 @@ mod tests {
     #[test]
     fn the_whole_of_the_longest_base_is_reachable() {
         // What does not compress can only come out short where it is copied from the base.
-        for (base_len, raw_len) in [(256 << 10, 256 << 10), (256 << 10, 16 << 10), (BASE_BYTES_MAX, BASE_BYTES_MAX), (BASE_BYTES_MAX, 8 << 10)] {
+        for (base_len, raw_len) in
+            [(256 << 10, 256 << 10), (256 << 10, 16 << 10), (BASE_BYTES_MAX, BASE_BYTES_MAX), (BASE_BYTES_MAX, 8 << 10)]
+        {
             let base = noise(base_len);
             let mut out = Vec::new();
             // Copies: where the two overlap in memory, zstd passes over the base.

@@ -59,6 +59,8 @@ pub(super) struct Cut {
     /// First byte in the window's buffer.
     start: usize,
     len: usize,
+    /// Its id, when it was hashed already.
+    id: Option<ChunkId>,
     /// What stood in its place before.
     before: Option<ChunkId>,
 }
@@ -75,9 +77,9 @@ pub(super) struct Window {
     wanted: usize,
     /// How many there are: fewer when the file became shorter.
     len: usize,
-    /// The earlier version's chunks that should stand in it, and whether they do. Without any the window is scanned for
-    /// places where chunks may end.
-    old: Vec<(Leaf, bool)>,
+    /// The earlier version's chunks that should stand in it, and what stands there now. Without any the window is scanned
+    /// for places where chunks may end.
+    old: Vec<Old>,
     /// How many bytes of the stretch stand before it in the file.
     behind: u64,
 }
@@ -87,6 +89,19 @@ pub(super) struct Window {
 struct Memory {
     buffer: Vec<u8>,
     candidates: Candidates,
+}
+
+/// A chunk of the earlier version, with its place in the new one, and the id of what stands there now.
+#[derive(Debug, Clone, Copy)]
+struct Old {
+    leaf: Leaf,
+    now: Option<ChunkId>,
+}
+
+impl Old {
+    fn is_there(&self) -> bool {
+        self.now == Some(self.leaf.id)
+    }
 }
 
 /// The buffers of windows, shared by all files of a capture. There are never more than so many.
@@ -158,7 +173,8 @@ impl<D, F> Large<'_, '_, D, F> {
             Piece::Store { window, chunks, number, inbox } => {
                 let put = |cut: &Cut| {
                     let bytes = &window.memory.buffer[cut.start..][..cut.len];
-                    self.writer.put_over(ChunkKind::Data, bytes, &mut || Ok(cut.before))
+                    let id = cut.id.unwrap_or_else(|| self.writer.repository().keys().chunk_id(ChunkKind::Data, bytes));
+                    self.writer.put_named(ChunkKind::Data, id, bytes, &mut || Ok(cut.before))
                 };
                 let stored = chunks.iter().map(put).collect();
                 drop(window);
@@ -233,11 +249,11 @@ impl Window {
 
     /// Finds out which of the earlier version's chunks are still there.
     fn compare(&mut self, writer: &ChunkWriter<'_>) {
-        for (leaf, same) in &mut self.old {
+        for Old { leaf, now } in &mut self.old {
             let start = usize::try_from(leaf.offset - self.offset).unwrap_or(usize::MAX);
             let end = start.saturating_add(usize::try_from(leaf.len).unwrap_or(usize::MAX));
             if end <= self.len {
-                *same = writer.repository().keys().chunk_id(ChunkKind::Data, &self.memory.buffer[self.head..][start..end]) == leaf.id;
+                *now = Some(writer.repository().keys().chunk_id(ChunkKind::Data, &self.memory.buffer[self.head..][start..end]));
             }
         }
     }
@@ -285,7 +301,7 @@ struct Driver<'a, 'c, 'r, 'l, 'm, D, F> {
 struct Rest {
     bytes: Vec<u8>,
     /// The earlier version's chunk that begins with them.
-    old: Option<(Leaf, bool)>,
+    old: Option<Old>,
 }
 
 impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
@@ -364,7 +380,7 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
                 if leaf.id.is_hole() || leaf.len > profile.max as u64 || at + leaf.len > end {
                     break;
                 }
-                window.old.push((Leaf { offset: at, ..leaf }, false));
+                window.old.push(Old { leaf: Leaf { offset: at, ..leaf }, now: None });
                 at += leaf.len;
             }
             if at == self.planned
@@ -393,7 +409,7 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
         // The place in the file of the buffer's first byte, which may lie before the file.
         let origin = window.offset.wrapping_sub(head as u64);
         let place = |at: usize| origin.wrapping_add(at as u64);
-        let old: Vec<(Leaf, bool)> = rest.old.into_iter().chain(std::mem::take(&mut window.old)).collect();
+        let old: Vec<Old> = rest.old.into_iter().chain(std::mem::take(&mut window.old)).collect();
         let mut old = &old[..];
         let mut cuts: Vec<Cut> = Vec::new();
         let mut pieces = Vec::new();
@@ -401,15 +417,16 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
         let mut rest = Rest::default();
         while at < limit {
             let offset = place(at);
-            while old.first().is_some_and(|(leaf, _)| leaf.offset < offset) {
+            while old.first().is_some_and(|old| old.leaf.offset < offset) {
                 old = &old[1..];
             }
-            let here = old.first().filter(|(leaf, _)| leaf.offset == offset).copied();
+            let here = old.first().filter(|old| old.leaf.offset == offset).copied();
             let left = limit - at;
             if self.replay
-                && let [(leaf, true), (next, true), ..] = old
-                && leaf.offset == offset
-                && next.offset == offset + leaf.len
+                && let [Old { leaf, .. }, next, ..] = old
+                && here.is_some_and(|here| here.is_there())
+                && next.is_there()
+                && next.leaf.offset == offset + leaf.len
                 && end - offset >= profile.max as u64
             {
                 self.give_out(&mut cuts, &mut pieces);
@@ -429,14 +446,15 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
                 break;
             };
             match here {
-                Some((leaf, true)) if self.replay && leaf.len == len as u64 => {
+                Some(Old { leaf, now: Some(now) }) if self.replay && leaf.len == len as u64 && now == leaf.id => {
                     self.give_out(&mut cuts, &mut pieces);
                     cut_bytes = 0;
                     self.out.push_back(Out::Known(leaf.id, leaf.len));
                 }
                 _ => {
                     let before = self.list.before_at(offset, len as u64)?;
-                    cuts.push(Cut { start: at, len, before });
+                    let id = here.filter(|here| here.leaf.len == len as u64).and_then(|here| here.now);
+                    cuts.push(Cut { start: at, len, id, before });
                     cut_bytes += len;
                     if cut_bytes >= PIECE_BYTES {
                         self.give_out(&mut cuts, &mut pieces);
