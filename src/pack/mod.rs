@@ -239,6 +239,12 @@ mod tests {
             assert_eq!(footer.header, pack.header);
             let covered = usize::try_from(footer.covered_bytes()).unwrap();
             assert!(footer.scrub(&pack.bytes[..covered]).is_empty());
+            for first in 0..covered.div_ceil(SHARD_BYTES) {
+                let mut rest = pack.bytes[first * SHARD_BYTES..covered].to_vec();
+                assert!(footer.scrub_from(first, &rest).is_empty());
+                *rest.last_mut().unwrap() ^= 1;
+                assert_eq!(footer.scrub_from(first, &rest), [covered.div_ceil(SHARD_BYTES) - 1]);
+            }
             for (entry, (len, number)) in footer.entries.iter().zip(lengths.iter().zip(1u8..)) {
                 let blob = &pack.bytes[entry.offset as usize..][..entry.stored_len as usize];
                 assert_eq!(blob, vec![number; *len]);

@@ -92,9 +92,16 @@ impl Footer {
 
     /// Compares the bytes before the scrub table, all of them, with the table; returns the numbers of the shards that differ.
     pub fn scrub(&self, covered: &[u8]) -> Vec<usize> {
-        let expected = self.scrub.get(8..).unwrap_or(&[]).chunks(SHARD_HASH_BYTES);
-        let shards = covered.chunks(SHARD_BYTES).zip(expected).enumerate();
-        shards.filter(|(_, (shard, expected))| hash::hash(&[shard])[..SHARD_HASH_BYTES] != **expected).map(|(number, _)| number).collect()
+        self.scrub_from(0, covered)
+    }
+
+    /// Likewise a part: whole shards from number `first` on, of which only the pack's last may be shorter. A shard that the
+    /// table does not have differs.
+    pub fn scrub_from(&self, first: usize, shards: &[u8]) -> Vec<usize> {
+        let table = self.scrub.get(8..).unwrap_or(&[]);
+        let expected = |number: usize| table.chunks_exact(SHARD_HASH_BYTES).nth(number);
+        let differs = |(number, shard): &(usize, &[u8])| expected(*number) != Some(&hash::hash(&[*shard])[..SHARD_HASH_BYTES]);
+        (first..).zip(shards.chunks(SHARD_BYTES)).filter(differs).map(|(number, _)| number).collect()
     }
 }
 

@@ -15,6 +15,7 @@ mod read;
 mod refresh;
 mod snapshots;
 mod stream;
+mod verified;
 mod write;
 
 pub use config::{CONFIG_BYTES_MAX, Config, Operation};
@@ -29,6 +30,7 @@ pub use read::{ChunkReader, pack_key, parse_pack_key, read_footer};
 pub use refresh::{CycleSet, Problem, SessionState, View};
 pub use snapshots::{Committed, forget_key};
 pub use stream::{Leaf, NodeReader, StreamReader, StreamWriter};
+pub use verified::{PROOFS_MAX, ProofGroup, Proofs, ReadProofs, Verdict, decode_proofs};
 pub use write::{Before, ChunkWriter, Flushed, Put, Totals, WriterOptions};
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -167,8 +169,8 @@ impl Repository {
                     .hint("restore the file `config` from a copy, or choose another place"));
             }
         }
-        // Slots of an `init` that did not get to its config open nothing; its probe means nothing.
-        for prefix in ["keys", "probe"] {
+        // Slots of an `init` that did not get to its config open nothing; its probe means nothing, nor do proofs without packs.
+        for prefix in ["keys", "probe", "verified"] {
             for stale in storage.list(prefix)? {
                 storage.delete(&stale.key)?;
             }

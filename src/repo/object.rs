@@ -1,4 +1,4 @@
-//! Small sealed objects: journal entries, index deltas, forget markers, prune's sets. One envelope for all:
+//! Small sealed objects: journal entries, index deltas, forget markers, prune's sets, proofs. One envelope for all:
 //!
 //! ```text
 //!  0  4 magic "ICEO"      4  1 version (1)      5  1 type      6  1 suite      7  1 zero
@@ -32,6 +32,8 @@ pub enum ObjectType {
     Condemned = 6,
     /// 7: packs that prune deletes.
     Final = 7,
+    /// 8: what was proved of packs.
+    Verified = 8,
 }
 
 /// Seals `body` for the object `key`. Returns the object and its salt.

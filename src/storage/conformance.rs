@@ -113,6 +113,7 @@ fn what_is_not_there_is_not_found(storage: &dyn Storage) {
         expect(storage.get(&key, LEN_MAX), ErrorKind::NotFound, text);
         expect(storage.get_range(&key, 0, &mut [0]), ErrorKind::NotFound, text);
         expect(storage.get_range(&key, 0, &mut []), ErrorKind::NotFound, text);
+        expect(storage.read_once(&key, 0, &mut [0]), ErrorKind::NotFound, text);
         assert_eq!(storage.size(&key).unwrap(), None);
         storage.delete(&key).unwrap();
         assert!(!storage.held(&key).unwrap());
@@ -142,9 +143,13 @@ fn ranges_are_exact_or_refused(storage: &dyn Storage) {
             let mut buffer = vec![0; len];
             storage.get_range(&key, offset as u64, &mut buffer).unwrap();
             assert!(buffer == bytes[offset..offset + len], "{len} bytes from {offset} of {text}");
+            buffer.fill(0);
+            storage.read_once(&key, offset as u64, &mut buffer).unwrap();
+            assert!(buffer == bytes[offset..offset + len], "{len} bytes from {offset} of {text}, once");
         }
         for (offset, len) in [(0, 100_002), (100_000, 2), (100_001, 1), (200_000, 1), (u64::MAX, 1), (u64::MAX - 1, 5)] {
             expect(storage.get_range(&key, offset, &mut vec![0; len]), ErrorKind::Damaged, text);
+            expect(storage.read_once(&key, offset, &mut vec![0; len]), ErrorKind::Damaged, text);
         }
     }
 }

@@ -14,6 +14,7 @@ pub enum Operation {
     PutNew,
     Get,
     GetRange,
+    ReadOnce,
     Size,
     List,
     Delete,
@@ -212,6 +213,10 @@ impl<S: Storage> Storage for FaultStorage<S> {
         self.pass(Operation::GetRange, key, |inner| inner.get_range(key, offset, buffer))
     }
 
+    fn read_once(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.pass(Operation::ReadOnce, key, |inner| inner.read_once(key, offset, buffer))
+    }
+
     fn size(&self, key: &Key) -> Result<Option<u64>> {
         self.pass(Operation::Size, key, |inner| inner.size(key))
     }
@@ -305,17 +310,19 @@ mod tests {
         let _ = storage.put_new(&key("a"), b"xy");
         let _ = storage.get(&key("a"), 9);
         let _ = storage.get_range(&key("a"), 0, &mut [0]);
+        let _ = storage.read_once(&key("a"), 0, &mut [0]);
         let _ = storage.size(&key("a"));
         let _ = storage.list("packs");
         let _ = storage.delete(&key("a"));
         let _ = storage.hold(&key("h"));
         let _ = storage.held(&key("h"));
         let _ = storage.sweep_leftovers();
-        use Operation::{Delete, Get, GetRange, Held, List, PutNew, Size, SweepLeftovers};
+        use Operation::{Delete, Get, GetRange, Held, List, PutNew, ReadOnce, Size, SweepLeftovers};
         let expected = [
             (PutNew, "a"),
             (Get, "a"),
             (GetRange, "a"),
+            (ReadOnce, "a"),
             (Size, "a"),
             (List, "packs"),
             (Delete, "a"),

@@ -28,6 +28,7 @@ use crate::error::{Error, ErrorKind, IoContext, Result};
 
 mod folder;
 mod hold;
+mod once;
 mod put;
 mod read;
 
@@ -89,6 +90,20 @@ impl LocalStorage {
         Ok(linked)
     }
 
+    /// Fills the buffer from an object that must have all of it, by `read`.
+    fn read_range(&self, key: &Key, offset: u64, buffer: &mut [u8], read: impl FnOnce(&File, &mut [u8]) -> io::Result<()>) -> Result<()> {
+        let (file, len) = self.open_packs.open(&self.tree, key)?;
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > len) {
+            let wanted = buffer.len();
+            return Err(Error::damaged(format!("the object has {len} bytes and {wanted} from {offset} are missing")).on(key));
+        }
+        read(&file, buffer).map_err(|cause| match cause.kind() {
+            io::ErrorKind::UnexpectedEof => Error::damaged("the object became shorter while it was read").on(key),
+            _ => failed("cannot read", key, cause),
+        })
+    }
+
     /// Adds a folder's objects to `found` and its folders to `folders`.
     fn list_folder(&self, path: &str, folders: &mut Vec<String>, found: &mut Vec<Listed>) -> io::Result<()> {
         let folder = match self.tree.open(path) {
@@ -146,16 +161,11 @@ impl Storage for LocalStorage {
     }
 
     fn get_range(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (file, len) = self.open_packs.open(&self.tree, key)?;
-        let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > len) {
-            let wanted = buffer.len();
-            return Err(Error::damaged(format!("the object has {len} bytes and {wanted} from {offset} are missing")).on(key));
-        }
-        file.read_exact_at(buffer, offset).map_err(|cause| match cause.kind() {
-            io::ErrorKind::UnexpectedEof => Error::damaged("the object became shorter while it was read").on(key),
-            _ => failed("cannot read", key, cause),
-        })
+        self.read_range(key, offset, buffer, |file, buffer| file.read_exact_at(buffer, offset))
+    }
+
+    fn read_once(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_range(key, offset, buffer, |file, buffer| once::read_exact_at(file, buffer, offset))
     }
 
     fn size(&self, key: &Key) -> Result<Option<u64>> {

@@ -77,6 +77,10 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn read_once(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.get_range(key, offset, buffer)
+    }
+
     fn size(&self, key: &Key) -> Result<Option<u64>> {
         Ok(self.state().objects.get(key).map(|bytes| bytes.len() as u64))
     }

@@ -79,6 +79,9 @@ pub trait Storage: Send + Sync {
     fn get(&self, key: &Key, len_max: u64) -> Result<Vec<u8>>;
     /// Reads exactly `buffer.len()` bytes from `offset`; an object that ends before is `Damaged`.
     fn get_range(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Likewise, of bytes that nobody is likely to want again soon: what the system did not keep in memory before, it does not
+    /// keep there because of this read.
+    fn read_once(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()>;
     /// The object's length, none when it isn't there.
     fn size(&self, key: &Key) -> Result<Option<u64>>;
     /// All objects whose key starts with the component path `prefix` (such as `packs` or `log/0123`), sorted by key.

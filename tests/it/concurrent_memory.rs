@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use icecore::ErrorKind;
 use icecore::model::SnapshotId;
+use icecore::ops::verify::Depth;
 use icecore::progress::Progress;
 use icecore::repo::{self, ChunkWriter, Operation as Needed, Repository, WriterOptions};
 use icecore::seal::keys::ChunkKind;
@@ -138,7 +139,7 @@ fn a_pack_that_comes_while_verify_looks_is_not_missing() {
     };
     let hook = once(When::After, |operation, key| operation == Operation::List && key == "packs", act);
     let repo = state.open_on(Arc::new(HookStorage::new(state.storage.clone(), hook)), state.index.clone()).unwrap();
-    let report = verify_all(&repo, true).unwrap();
+    let report = verify_all(&repo, Depth::Deep).unwrap();
     assert!(report.damaged.is_empty(), "{:?}", report.damaged);
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use icecore::model::SnapshotId;
+use icecore::ops::verify::Depth;
 use icecore::repo::Repository;
 use icecore::source::scripted::{self, ScriptedSource};
 use icecore::storage::Storage;
@@ -16,7 +17,7 @@ use icecore::storage::fault::{FaultStorage, Operation, Plan};
 use icecore::{ErrorKind, Result};
 
 use crate::harness::invariants::{Expected, check};
-use crate::harness::state::{prune_below, take, words};
+use crate::harness::state::{prune_below, take, verify_all, words};
 use crate::harness::trees::{change, noise, varied};
 use crate::harness::{Frozen, State, plain_copy};
 
@@ -308,6 +309,17 @@ fn reindex() {
     let census = [Operation::Get, Operation::GetRange, Operation::List];
     let walk = Walk { census: &census, ..plain_walk("reindex", &base, &source, &verb) };
     assert!(walk.walk() > 20);
+}
+
+#[test]
+fn verify_and_its_record() {
+    let (base, source) = history(true);
+    verify_all(&base.open().unwrap(), Depth::Scrub).unwrap();
+    base.clock.advance(Duration::from_secs(60));
+    let verb = |repo: &Repository| verify_all(repo, Depth::Deep).map(|_| None);
+    let census = [Operation::Get, Operation::GetRange, Operation::ReadOnce, Operation::List, Operation::PutNew, Operation::Delete];
+    let walk = Walk { census: &census, ..plain_walk("verify", &base, &source, &verb) };
+    assert!(walk.walk() > 30);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! One bit of every byte of every object of a small repository is flipped, every object is cut off at every length: what
-//! comes of it is found by `verify --data` or harms nobody. Nothing panics, nothing wrong is ever restored.
+//! comes of it is found by `verify --data=deep` or harms nobody. Nothing panics, nothing wrong is ever restored.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test; it prints what it walked")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use icecore::ErrorKind;
+use icecore::ops::verify::Depth;
 use icecore::storage::Key;
 
 use crate::harness::State;
@@ -32,6 +33,7 @@ fn small(encrypted: bool) -> State {
     });
     state.snapshot("/a", &source);
     state.forget(&[forgotten]);
+    verify_all(&state.open().unwrap(), Depth::Scrub).unwrap();
     state
 }
 
@@ -61,7 +63,7 @@ fn noticed(base: &State, key: &Key, change: Change) -> bool {
         }
     };
     let (snapshots, problems) = repo.snapshots_checked().unwrap();
-    let report = verify_all(&repo, true).unwrap_or_else(|e| panic!("{}: verify ends with {e}", what()));
+    let report = verify_all(&repo, Depth::Deep).unwrap_or_else(|e| panic!("{}: verify ends with {e}", what()));
     let found = !problems.is_empty() || !report.damaged.is_empty();
     let there = snapshots.iter().filter(|snapshot| state.snapshots.contains_key(&snapshot.id)).count();
     assert!(found || (there == state.snapshots.len() && snapshots.len() == there), "{}: the list of snapshots is another one", what());

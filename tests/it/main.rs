@@ -17,3 +17,4 @@ mod program;
 mod reader;
 mod regressions;
 mod sources;
+mod verifying;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use icecore::model::{NodeKind, SnapshotId};
+use icecore::ops::verify::Depth;
 use icecore::source::scripted::{ScriptedSource, Tree};
 use icecore::storage::fault::{FaultStorage, Plan};
 use icecore::storage::memory::MemoryStorage;
@@ -150,7 +151,7 @@ fn run(seed: u64) {
             // Another state folder, which knows how things were when it was last used.
             12 => std::mem::swap(&mut state.index, &mut other),
             13 => {
-                let report = verify_all(&state.open().unwrap(), true).unwrap();
+                let report = verify_all(&state.open().unwrap(), Depth::Deep).unwrap();
                 assert!(report.damaged.is_empty() && report.affected.is_empty(), "{what}: {:?} {:?}", report.damaged, report.affected);
             }
             _ => {

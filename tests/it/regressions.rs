@@ -11,7 +11,7 @@ use icecore::model::{Consistency, SessionId, SourceIdentity, SourceKind, TreePat
 use icecore::ops::prune::{PruneOptions, prune};
 use icecore::ops::restore::{RestoreOptions, restore};
 use icecore::ops::snapshot::{SnapshotOptions, SnapshotReport, snapshot};
-use icecore::ops::verify::{VerifyOptions, verify};
+use icecore::ops::verify::{Depth, VerifyOptions, verify};
 use icecore::ops::{forget, tree};
 use icecore::progress::Progress;
 use icecore::repo::{Committed, Config, CreateOptions, Locked, Repository};
@@ -305,7 +305,7 @@ fn a_writer_uses_no_pack_when_it_can_not_read_what_prune_decided() {
     let repo = open(&storage, &b.clock);
     let pruned = prune(&repo, &PruneOptions::default(), &Progress::new()).map(|r| r.packs_removed).map_err(|e| e.to_string());
     let repo = open(&storage, &b.clock);
-    let report = verify(&repo, &VerifyOptions { data: true, source: None }, &Progress::new()).unwrap();
+    let report = verify(&repo, &VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() }, &Progress::new()).unwrap();
     assert!(
         content(&repo, &taken.snapshot, "f").is_ok_and(|bytes| bytes == noise(1, 40_000)),
         "the snapshot was reported as taken; prune: {pruned:?}; verify: {:?}",

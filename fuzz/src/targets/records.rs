@@ -1,9 +1,9 @@
 //! Records of the repository and of the stat cache.
 
 use icecore::model::node::{decode_xattrs, encode_xattrs};
-use icecore::model::{Node, Snapshot, hash};
+use icecore::model::{Node, PackId, Snapshot, hash};
 use icecore::ops::snapshot::is_stat_record;
-use icecore::repo::{self, Config, Entry, ObjectType, Operation};
+use icecore::repo::{self, Config, Entry, ObjectType, Operation, ProofGroup, Proofs, Verdict};
 use icecore::seal::Keys;
 use icecore::seal::slot::{Secret, Slot};
 use icecore::storage::memory::MemoryStorage;
@@ -74,7 +74,8 @@ pub(super) fn slot(body: &[u8]) -> bool {
 pub(super) fn envelope(bytes: &[u8]) -> bool {
     let keys = Keys::public(&REPOSITORY);
     let key = journal_key();
-    let kinds = [ObjectType::Journal, ObjectType::Delta, ObjectType::Forget, ObjectType::Condemned, ObjectType::Final];
+    let kinds =
+        [ObjectType::Journal, ObjectType::Delta, ObjectType::Forget, ObjectType::Condemned, ObjectType::Final, ObjectType::Verified];
     kinds.into_iter().filter(|kind| repo::open_object(&keys, &REPOSITORY, *kind, &key, &mut bytes.to_vec()).is_ok()).count() == 1
 }
 
@@ -103,6 +104,26 @@ pub(super) fn delta(body: &[u8]) -> bool {
     let ours = minicbor::to_vec(&packs).expect("a delta that was read can be written");
     assert_eq!(repo::decode_delta(&ours).expect("what we wrote"), packs);
     packs.iter().all(|pack| pack.blobs().is_ok_and(|blobs| blobs.len() <= pack.index.len()))
+}
+
+/// The body of a record of proofs. What is merged from it is written canonically and read back the same.
+pub(super) fn verified(body: &[u8]) -> bool {
+    let Ok(groups) = repo::decode_proofs(body) else { return false };
+    let ours = minicbor::to_vec(&groups).expect("a record that was read can be written");
+    assert_eq!(repo::decode_proofs(&ours).expect("what we wrote"), groups);
+    let merged = |groups: &[ProofGroup]| {
+        let mut proofs = Proofs::default();
+        proofs.merge(groups, 1_795_000_000);
+        proofs
+    };
+    let proofs = merged(&groups);
+    let again = merged(&repo::decode_proofs(&proofs.encode().expect("so can what it says")).expect("what we wrote"));
+    assert_eq!(again.encode().expect("once more"), proofs.encode().expect("once more"));
+    for id in groups.iter().filter_map(|group| PackId::from_slice(group.packs.get(..32)?)) {
+        let opened = proofs.proved(&id, Verdict::Opened, 1_795_000_000);
+        assert!(opened <= proofs.proved(&id, Verdict::Scrubbed, 1_795_000_000), "what was opened was scrubbed");
+    }
+    true
 }
 
 /// A record of the stat cache: local, but its file may be damaged.

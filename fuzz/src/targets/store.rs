@@ -12,7 +12,7 @@ use icecore::index::memory::MemoryIndex;
 use icecore::model::{ChunkId, Node, NodeKind, Snapshot, Stream, TreePath};
 use icecore::ops::prune::{PruneOptions, prune};
 use icecore::ops::restore::{RestoreOptions, plan, restore};
-use icecore::ops::verify::{VerifyOptions, VerifyReport, verify};
+use icecore::ops::verify::{Depth, VerifyOptions, VerifyReport, verify};
 use icecore::ops::{diff, tree};
 use icecore::progress::Progress;
 use icecore::repo::{ChunkReader, ChunkWriter, CreateOptions, Locked, Operation, Repository, StreamReader, WriterOptions};
@@ -147,7 +147,7 @@ fn stream_of(node: &Node) -> Option<&Stream> {
 }
 
 fn check(repo: &Repository) -> Option<VerifyReport> {
-    verify(repo, &VerifyOptions { data: true, source: None }, &Progress::new()).ok()
+    verify(repo, &VerifyOptions { depth: Depth::Deep, ..VerifyOptions::default() }, &Progress::new()).ok()
 }
 
 /// List, plan, restore, compare, read every file.

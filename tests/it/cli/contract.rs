@@ -101,8 +101,15 @@ fn every_verb_s_document_has_the_fields_of_the_contract() {
     for arguments in [&["verify"][..], &["verify", "--data"], &["verify", "--source", source]] {
         let verified = sandbox.json(0, arguments);
         has(&verified, &["snapshots:n", "packs:n", "blobs:n", "bytes:n", "damaged:l", "healed:l", "affected:l", "seconds:n"]);
+        has(&verified, &["depth:s", "proved:o", "proved_before:o", "never_proved:o", "oldest_proof:S"]);
+        has(&verified["proved"], &["packs:n", "bytes:n"]);
         assert_eq!(verified["snapshots"], 2);
     }
+    let deep = sandbox.json(0, ["verify", "--data=deep", "--older-than", "1d"]);
+    assert_eq!((&deep["proved"]["packs"], &deep["proved"]["bytes"]), (&stats["packs"], &stats["stored_bytes"]), "a scrub is no opening");
+    let again = sandbox.json(0, ["verify", "--data", "--older-than", "1d", "--sample", "50%"]);
+    assert_eq!((&again["proved"]["packs"], &again["proved_before"]), (&serde_json::json!(0), &deep["proved"]), "but the reverse");
+    sandbox.run(["verify", "--data", "--sample", "0"]).expect(2).says(&["percentage"]);
 
     let planned = sandbox.json(0, ["restore", source, "--dry-run"]);
     has(&planned, &["snapshot:s", "source:s", "time:s", "dry_run:b", "files:n", "directories:n", "bytes:n"]);

@@ -9,7 +9,7 @@ use icecore::model::{
     Stream, Xattrs,
 };
 use icecore::pack::{Finished, Header, PackBuilder, PackEntry, TRAILER_BYTES, builder};
-use icecore::repo::{self, Begin, Config, DeltaPack, Entry, ObjectType, Published};
+use icecore::repo::{self, Begin, Config, DeltaPack, Entry, ObjectType, ProofGroup, Proofs, Published, Verdict};
 use icecore::seal::keys::ChunkKind;
 use icecore::seal::slot::{Secret, Slot};
 use icecore::seal::{Keys, Suite, TAG_BYTES};
@@ -56,6 +56,9 @@ pub(super) fn seeds() -> Vec<Seed> {
     add("envelope", "end", envelope());
     add("delta", "two", minicbor::to_vec([delta_pack(1), delta_pack(2)]).unwrap());
     add("delta", "none", minicbor::to_vec(Vec::<DeltaPack>::new()).unwrap());
+    for (name, bytes) in proofs() {
+        add("verified", name, bytes);
+    }
     let pack = pack();
     add("pack_header", "mixed", pack.header.encode().to_vec());
     add("pack_index", "all-codecs", builder::encode_index(&pack_entries()));
@@ -271,6 +274,26 @@ fn envelope() -> Vec<u8> {
 
 fn delta_pack(salt: u8) -> DeltaPack {
     DeltaPack::new(&PackInfo { id: PackId([salt; 32]), len: 1 << 20, salt: [salt; 32] }, &pack_entries())
+}
+
+fn proofs() -> Vec<(&'static str, Vec<u8>)> {
+    let mut proofs = Proofs::default();
+    for (pack, verdict, time) in
+        [(1, Verdict::Scrubbed, 1_795_000_000), (2, Verdict::Scrubbed, 1_795_000_000), (3, Verdict::Opened, 1_794_000_000)]
+    {
+        proofs.set(PackId([pack; 32]), verdict, time);
+    }
+    let known = proofs.encode().unwrap();
+    proofs.set(PackId([2; 32]), Verdict::Damaged, 1_795_000_001);
+    let group = |verdict, packs: &[[u8; 32]]| ProofGroup { time: -5, verdict, packs: packs.concat().into() };
+    let written = |groups: &[ProofGroup]| minicbor::to_vec(groups).unwrap();
+    vec![
+        ("none", written(&[])),
+        ("three", known),
+        ("damaged", proofs.encode().unwrap()),
+        ("unknown-verdict", written(&[group(9, &[[1; 32]])])),
+        ("bad-order", written(&[group(1, &[[2; 32], [1; 32]])])),
+    ]
 }
 
 fn pack_entries() -> Vec<PackEntry> {

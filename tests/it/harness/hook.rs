@@ -49,6 +49,10 @@ impl Storage for HookStorage {
         self.pass(Operation::GetRange, key.as_str(), |inner| inner.get_range(key, offset, buffer))
     }
 
+    fn read_once(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.pass(Operation::ReadOnce, key.as_str(), |inner| inner.read_once(key, offset, buffer))
+    }
+
     fn size(&self, key: &Key) -> Result<Option<u64>> {
         self.pass(Operation::Size, key.as_str(), |inner| inner.size(key))
     }

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use icecore::model::{ChunkId, NodeKind, PackId, SnapshotId, Stream, Xattrs};
+use icecore::ops::verify::Depth;
 use icecore::pack::{ENTRY_BYTES, HEADER_BYTES, PACK_ALIGN_BYTES, SHARD_BYTES, SHARD_HASH_BYTES, TRAILER_BYTES};
 use icecore::repo::{self, ChunkReader, Committed, NodeReader, Repository, StreamReader};
 use icecore::source::Source;
@@ -80,8 +81,11 @@ fn check_one(state: &mut State, expected: &Expected, source: &dyn Source, what: 
 }
 
 fn check_verified(repo: &Repository, what: &str, when: &str) {
-    let report = verify_all(repo, true).unwrap_or_else(|e| panic!("{what}: verify, {when}: {e}"));
+    let report = verify_all(repo, Depth::Deep).unwrap_or_else(|e| panic!("{what}: verify, {when}: {e}"));
     assert!(report.damaged.is_empty() && report.affected.is_empty(), "{what}: verify, {when}: {:?} {:?}", report.damaged, report.affected);
+    assert_eq!(report.proved.packs, report.packs, "{what}: verify, {when}: all packs are proved");
+    let records = repo.storage().list("verified").unwrap();
+    assert!(records.len() <= 1, "{what}: verify, {when}: the record takes the place of those before it: {records:?}");
 }
 
 /// Rules 2 and 8. Notes a snapshot that was under way and is there.
@@ -203,7 +207,7 @@ fn check_no_leftovers(storage: &dyn Storage, repo: &Repository, what: &str) {
     }
     for listed in storage.list("").unwrap() {
         let top = listed.key.as_str().split('/').next().unwrap();
-        assert!(["config", "keys", "packs", "log", "idx", "gc"].contains(&top), "{what}: left over: {}", listed.key);
+        assert!(["config", "keys", "packs", "log", "idx", "gc", "verified"].contains(&top), "{what}: left over: {}", listed.key);
     }
 }
 

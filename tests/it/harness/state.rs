@@ -7,7 +7,7 @@ use icecore::clock::{Clock, ManualClock};
 use icecore::model::{Consistency, SessionId, SnapshotId, SourceIdentity, SourceKind};
 use icecore::ops::prune::{PruneOptions, PruneReport, prune};
 use icecore::ops::snapshot::{SnapshotOptions, SnapshotReport, snapshot};
-use icecore::ops::verify::{VerifyOptions, VerifyReport, verify};
+use icecore::ops::verify::{Depth, VerifyOptions, VerifyReport, verify};
 use icecore::progress::Progress;
 use icecore::repo::{CreateOptions, Locked, Repository};
 use icecore::seal::slot::Secret;
@@ -131,9 +131,9 @@ pub(crate) fn prune_below(repo: &Repository, percent: u8) -> Result<PruneReport>
     prune(repo, &PruneOptions { repack_below_percent: percent, ..PruneOptions::default() }, &Progress::new())
 }
 
-/// Verifies, by default with every byte of every pack.
-pub(crate) fn verify_all(repo: &Repository, data: bool) -> Result<VerifyReport> {
-    verify(repo, &VerifyOptions { data, source: None }, &Progress::new())
+/// Verifies as deep as that.
+pub(crate) fn verify_all(repo: &Repository, depth: Depth) -> Result<VerifyReport> {
+    verify(repo, &VerifyOptions { depth, ..VerifyOptions::default() }, &Progress::new())
 }
 
 /// The words of a failure, for messages.
