@@ -91,7 +91,7 @@ pub(super) fn create_temporary(dir: impl AsFd, mode: Mode) -> rustix::io::Result
         getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
         let text = format!("{:016x}", u64::from_le_bytes(random));
         let Ok(name) = Name::new([TEMPORARY_PREFIX, text.as_bytes()].concat()) else { break };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(&dir, name.as_bytes(), flags, mode) {
             Err(Errno::EXIST) => {}
             other => return Ok((name, other?)),

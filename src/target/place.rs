@@ -15,6 +15,7 @@ use super::handles::DirHandle;
 use super::marker::{MARKER, create_temporary, sweep_temporaries};
 use super::metadata::{Found, Subject, apply, creation_mode, hands_down_acl};
 use super::outcome::{ends_run, failed, lock};
+use super::reflink::REFLINK_BYTES_MIN;
 use super::remove::remove_entry;
 use super::{Content, Placed, TargetDir, content};
 
@@ -24,6 +25,8 @@ pub(super) struct OpenDir {
     dir: Arc<DirHandle>,
     /// Made by this restore, and nothing was handed down to it: it has no attributes that could be in the way.
     bare: bool,
+    /// Nothing stood in it when the restore came.
+    vacant: bool,
     /// Entries made here start with an ACL of their own.
     hands_down: bool,
 }
@@ -34,11 +37,17 @@ enum There {
     Ours(OwnedFd, Stat),
     /// Other names would change with it, or it can't be opened: a new file takes its place.
     NotOurs,
-    /// There is none, or something of another kind.
+    /// Something of another kind.
+    Another,
+    /// There is none.
     None,
 }
 
 impl TargetDir for OpenDir {
+    fn is_vacant(&self) -> bool {
+        self.vacant
+    }
+
     fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>> {
         let name = self.name(node)?;
         let here = self.fd()?;
@@ -54,7 +63,7 @@ impl TargetDir for OpenDir {
                     let dir = self.shared.handles.child(&self.dir, name, fd);
                     let shared = Arc::clone(&self.shared);
                     return Ok(Arc::new(match made {
-                        true => Self { shared, dir, bare: !self.hands_down, hands_down: self.hands_down },
+                        true => Self { shared, dir, bare: !self.hands_down, vacant: true, hands_down: self.hands_down },
                         false => Self::existing(&shared, dir)?,
                     }));
                 }
@@ -129,7 +138,8 @@ impl OpenDir {
         };
         look().map_err(|e| failed("cannot look at the directory", e).on(dir.path()))?;
         let hands_down = hands_down_acl(fd.as_fd());
-        Ok(Self { shared: Arc::clone(shared), dir, bare: false, hands_down })
+        let vacant = dir.is_root() && is_vacant(&fd);
+        Ok(Self { shared: Arc::clone(shared), dir, bare: false, vacant, hands_down })
     }
 
     fn fd(&self) -> Result<Arc<OwnedFd>> {
@@ -187,8 +197,19 @@ impl OpenDir {
 
     fn file_as(&self, name: &Name, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
         let here = self.fd()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // To be read as well: a clone is compared.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What comes first only saves a call; either answer may be out of date when it is used.
+        let mut expect_none = self.vacant;
         for _ in 0..TRIES_MAX {
+            if !expect_none {
+                match there(&here, name).map_err(|e| failed("cannot look at what is there", e))? {
+                    There::Ours(file, stat) => return self.update(name, &file, &stat, meta, xattrs, content),
+                    There::NotOurs => return self.replace(&here, name, meta, xattrs, content),
+                    There::Another => self.clear(name).map(|_| ())?,
+                    There::None => {}
+                }
+            }
             match fs::openat(&here, name.as_bytes(), flags, creation_mode(meta)) {
                 Ok(file) => {
                     let placed = self.fill(name, &file, meta, xattrs, content);
@@ -198,13 +219,8 @@ impl OpenDir {
                     }
                     return placed;
                 }
-                Err(Errno::EXIST) => {}
+                Err(Errno::EXIST) => expect_none = false,
                 Err(e) => return Err(failed("cannot make the file", e)),
-            }
-            match there(&here, name).map_err(|e| failed("cannot look at what is there", e))? {
-                There::Ours(file, stat) => return self.update(name, &file, &stat, meta, xattrs, content),
-                There::NotOurs => return self.replace(&here, name, meta, xattrs, content),
-                There::None => self.clear(name).map(|_| ())?,
             }
         }
         Err(self.restless(name))
@@ -212,7 +228,11 @@ impl OpenDir {
 
     /// Gives a new file its content and metadata.
     fn fill(&self, name: &Name, file: &OwnedFd, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
-        let placed = content::write_new(file.as_fd(), content)?;
+        let copy = self.shared.safety_copy.as_ref().filter(|_| content.len() >= REFLINK_BYTES_MIN);
+        let placed = match copy.and_then(|copy| copy.clone_into(&self.dir.path(), name, file)) {
+            Some(len) => Placed { cloned: true, ..content::update(file.as_fd(), len, content)? },
+            None => content::write_new(file.as_fd(), content)?,
+        };
         self.dress(name, file, !self.hands_down, meta, xattrs)?;
         Ok(placed)
     }
@@ -324,6 +344,14 @@ impl OpenDir {
     }
 }
 
+/// Whether a root holds nothing but its mark.
+fn is_vacant(root: &OwnedFd) -> bool {
+    let entries = fs::Dir::read_from(root).map(|dir| dir.take(4).collect::<rustix::io::Result<Vec<_>>>());
+    // Itself and the one above are entries as well.
+    let others = |name: &[u8]| name != MARKER && name != b"." && name != b"..";
+    matches!(entries, Ok(Ok(entries)) if !entries.iter().any(|entry| others(entry.file_name().to_bytes())))
+}
+
 /// Looks at what stands under the name of a file, and opens it where it can be written in place.
 fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     // Asked before opening: opening a device or fifo does something to it.
@@ -331,7 +359,8 @@ fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     match stat_entry(dir, name) {
         Ok(stat) if is_file(&stat) && stat.st_nlink == 1 => {}
         Ok(stat) if is_file(&stat) => return Ok(There::NotOurs),
-        Ok(_) | Err(Errno::NOENT) => return Ok(There::None),
+        Ok(_) => return Ok(There::Another),
+        Err(Errno::NOENT) => return Ok(There::None),
         Err(e) => return Err(e),
     }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -420,7 +420,7 @@ fn a_read_that_fails_costs_what_stands_on_it_and_not_the_rest_of_a_restore() {
     let mut restored = 0;
     let run = |name: String| {
         let folder = place.path().join(name);
-        let target = DirTarget::create(&folder, DirTargetOptions { snapshot: taken.id, open_dirs_max: None }).unwrap();
+        let target = DirTarget::create(&folder, DirTargetOptions { snapshot: taken.id, open_dirs_max: None, reflink_from: None }).unwrap();
         let report = restore(&repo, &taken.record, &target, &RestoreOptions::default(), &Progress::new()).unwrap();
         (report, folder)
     };
