@@ -17,11 +17,11 @@ use crate::seal::keys::ChunkKind;
 
 /// No range is longer, unless it is one blob: enough that a disk's or network's delay counts little beside the bytes, and
 /// little beside what a fetch has in memory.
-pub const RANGE_BYTES_MAX: u64 = 1 << 20;
+const RANGE_BYTES_MAX: u64 = 1 << 20;
 /// Blobs this far apart are still read together: less than what a request costs on anything but local memory.
-pub const GAP_BYTES_MAX: u64 = 64 << 10;
+const GAP_BYTES_MAX: u64 = 64 << 10;
 /// The most bytes of one fetch that are read although nobody wants them.
-pub const GAPS_BYTES_MAX: u64 = 2 << 20;
+const GAPS_BYTES_MAX: u64 = 2 << 20;
 
 /// Chunks that are wanted, and the ranges of packs that hold them.
 pub struct Fetch<'a, 'r> {

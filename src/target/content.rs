@@ -53,7 +53,7 @@ pub(super) fn update(file: BorrowedFd<'_>, old_len: u64, content: &dyn Content) 
             empty_range(file, hole.offset, (hole.offset + hole.len).min(old_len))?;
         }
         let mut wrong = Vec::new();
-        for run in runs(part.pieces()) {
+        for run in runs(part.pieces()).collect::<Vec<_>>() {
             differing(file, old_len, part, run, counts, &mut wrong)?;
         }
         write_pieces(file, part, &wrong, counts)
