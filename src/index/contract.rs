@@ -40,7 +40,16 @@ pub(super) fn pack(n: u8) -> PackInfo {
 
 pub(super) fn blob(n: u8, number: u32) -> BlobEntry {
     let n32 = u32::from(n);
-    BlobEntry { id: chunk(n), offset: u32::MAX - n32, stored_len: 300 * n32, raw_len: n32, number, kind: n % 3, codec: n % 3, base: (n % 3 == 2).then_some(chunk(!n)) }
+    BlobEntry {
+        id: chunk(n),
+        offset: u32::MAX - n32,
+        stored_len: 300 * n32,
+        raw_len: n32,
+        number,
+        kind: n % 3,
+        codec: n % 3,
+        base: (n % 3 == 2).then_some(chunk(!n)),
+    }
 }
 
 /// Every rule, each on an index of its own.

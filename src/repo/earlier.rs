@@ -75,7 +75,8 @@ impl<'a, 'r> Earlier<'a, 'r> {
         let (start, end) = (self.old(offset), self.old(offset + len));
         let lists = self.leaves.log();
         let same = lists.iter().rev().filter(|list| list.level == level);
-        let best = same.clone().max_by_key(|list| end.min(list.covers.offset + list.covers.len).saturating_sub(start.max(list.covers.offset)));
+        let best =
+            same.clone().max_by_key(|list| end.min(list.covers.offset + list.covers.len).saturating_sub(start.max(list.covers.offset)));
         best.map(|list| list.covers.id)
     }
 

@@ -5,6 +5,7 @@
 //! before it is asked for. A range or chunk that does not read well costs nothing else: each chunk of it is then read by
 //! itself, from another copy if there is one ([`ChunkReader::read`]).
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::seal::keys::ChunkKind;
 const RANGE_BYTES_MAX: u64 = 1 << 20;
 /// Blobs this far apart are still read together: less than what a request costs on anything but local memory.
 const GAP_BYTES_MAX: u64 = 64 << 10;
-/// The most bytes of one fetch that are read although nobody wants them.
+/// The most bytes of one fetch that are read although nobody wants them: small files that stand far apart must not fill the
+/// memory with what stands between them.
 const GAPS_BYTES_MAX: u64 = 2 << 20;
 
 /// Chunks that are wanted, and the ranges of packs that hold them.
@@ -49,8 +51,14 @@ struct Range {
     bytes: Bytes,
 }
 
+thread_local! {
+    /// The buffer of a range that is done with, for the next one: fresh memory for each would cost as much as the reading.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 enum Bytes {
     Unread,
+    /// Its bytes come first; the buffer may be longer.
     Read(Vec<u8>),
     /// It was read and did not read well, or nothing of it is wanted any more.
     Gone,
@@ -190,8 +198,12 @@ impl Range {
     /// One of its chunks, opened; none when that can't be had from here.
     fn open(&mut self, reader: &ChunkReader<'_>, kind: ChunkKind, location: &Location) -> Option<Vec<u8>> {
         if matches!(self.bytes, Bytes::Unread) {
-            let mut bytes = vec![0; usize::try_from(self.end - self.start).ok()?];
-            self.bytes = match reader.read_range(self.pack, self.start, &mut bytes) {
+            let len = usize::try_from(self.end - self.start).ok()?;
+            let mut bytes = SPARE.take();
+            if bytes.len() < len {
+                bytes.resize(len, 0);
+            }
+            self.bytes = match reader.read_range(self.pack, self.start, &mut bytes[..len]) {
                 Ok(()) => Bytes::Read(bytes),
                 Err(error) => {
                     tracing::debug!(%error, "a range does not read; its chunks are read one by one");
@@ -199,20 +211,18 @@ impl Range {
                 }
             };
         }
+        let Bytes::Read(bytes) = &self.bytes else { return None };
         let from = usize::try_from(u64::from(location.blob.offset) - self.start).ok()?;
-        let len = location.blob.stored_len as usize;
-        let sealed = match &mut self.bytes {
-            Bytes::Read(bytes) if self.closed == 1 && from == 0 && bytes.len() == len => std::mem::take(bytes),
-            Bytes::Read(bytes) => bytes.get(from..from + len)?.to_vec(),
-            Bytes::Unread | Bytes::Gone => return None,
-        };
+        let sealed = bytes.get(from..from + location.blob.stored_len as usize)?.to_vec();
         reader.open_at(kind, location, sealed).ok()
     }
 
     fn release(&mut self) {
         self.closed = self.closed.saturating_sub(1);
-        if self.closed == 0 {
-            self.bytes = Bytes::Gone;
+        if self.closed == 0
+            && let Bytes::Read(bytes) = std::mem::replace(&mut self.bytes, Bytes::Gone)
+        {
+            SPARE.set(bytes);
         }
     }
 }
@@ -334,7 +344,16 @@ mod tests {
     }
 
     fn wanted(places: &[(u32, u32, u32)]) -> Vec<Wanted> {
-        let blob = |offset, stored_len| BlobEntry { id: ChunkId([1; 32]), offset, stored_len, raw_len: 1, number: 0, kind: 0, codec: 0, base: None };
+        let blob = |offset, stored_len| BlobEntry {
+            id: ChunkId([1; 32]),
+            offset,
+            stored_len,
+            raw_len: 1,
+            number: 0,
+            kind: 0,
+            codec: 0,
+            base: None,
+        };
         let places = places.iter().map(|&(pack, offset, len)| Location { pack: PackNumber(pack), blob: blob(offset, len) });
         places.map(|location| Wanted { location, range: usize::MAX, uses: 1, raw: None }).collect()
     }

@@ -154,4 +154,3 @@ pub(super) fn entry_of(entry: &[u8]) -> (ChunkId, u64) {
     len.copy_from_slice(&entry[32..40]);
     (ChunkId(id), u64::from_le_bytes(len))
 }
-

@@ -20,8 +20,8 @@ mod write;
 
 pub use config::{CONFIG_BYTES_MAX, Config, Operation};
 pub use delta::{DeltaPack, Published, decode as decode_delta};
-pub use encode::Encoded;
 pub use earlier::Earlier;
+pub use encode::Encoded;
 pub use fetch::Fetch;
 pub use journal::{Begin, Entry, PROGRAM, Session, decode as decode_entry, entry_key, hold_key, parse_key};
 pub use list::ChunkList;

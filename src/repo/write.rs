@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
 
-use super::encode::{Encoded, Encoding};
 use super::delta::{self, DELTA_BYTES_TARGET, DeltaPack, INLINE_BYTES_MAX, Published};
+use super::encode::{Encoded, Encoding};
 use super::journal::{Entry, Session};
 use super::object::{self, ObjectType};
 use super::read::ChunkReader;
@@ -392,12 +392,9 @@ impl<'r> ChunkWriter<'r> {
             buffer.extend_from_slice(sealed);
             let aad = finished.header.blob_aad(number, entry);
             keys.blob(ChunkKind::from_number(entry.kind)?).open(number, aad.as_bytes(), &mut buffer).map_err(|e| {
-                Error::new(
-                    ErrorKind::Storage,
-                    "a blob does not open as it was sealed; the machine's memory or processor may be faulty",
-                )
-                .because(e)
-                .on(entry.id)
+                Error::new(ErrorKind::Storage, "a blob does not open as it was sealed; the machine's memory or processor may be faulty")
+                    .because(e)
+                    .on(entry.id)
             })?;
         }
         self.repo.storage.put_new(&pack_key(&finished.id)?, &finished.bytes)?;

@@ -19,6 +19,7 @@ mod place;
 mod reflink;
 mod remove;
 mod sparse;
+mod special;
 pub mod tar;
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Meta, Name, Node, NodeKind, TreePath, XattrSet};
 
-use super::beneath::{Inode, TRIES_MAX, open_dir, open_existing_dir, open_handle, read_names, stat_entry};
+use super::beneath::{Inode, TRIES_MAX, open_dir, open_existing_dir, open_handle, read_names_if, stat_entry};
 use super::dir::Shared;
 use super::handles::DirHandle;
 use super::marker::{MARKER, create_temporary, sweep_temporaries};
@@ -17,6 +17,7 @@ use super::metadata::{Found, Subject, apply, creation_mode, hands_down_acl};
 use super::outcome::{ends_run, failed, lock};
 use super::reflink::REFLINK_BYTES_MIN;
 use super::remove::remove_entry;
+use super::special::{is_same, make};
 use super::{Content, Placed, TargetDir, content};
 
 /// A directory that entries are placed in.
@@ -103,9 +104,10 @@ impl TargetDir for OpenDir {
     }
 
     fn remove_others(&self, keep: &[Name]) -> Result<u64> {
-        let names = read_names(self.fd()?).map_err(|e| failed("cannot list the directory", e).on(self.dir.path()))?;
+        let goes = |name: &Name| keep.binary_search(name).is_err() && !self.is_marker(name);
+        let names = read_names_if(self.fd()?, goes).map_err(|e| failed("cannot list the directory", e).on(self.dir.path()))?;
         let mut removed = 0;
-        for name in names.iter().filter(|name| keep.binary_search(name).is_err() && !self.is_marker(name)) {
+        for name in &names {
             match self.clear(name) {
                 Ok(count) => removed += count,
                 Err(e) if ends_run(&e) => return Err(e),
@@ -368,43 +370,4 @@ fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     let stat = fs::fstat(&file)?;
     // Asked again: it may have been swapped in between.
     Ok(if is_file(&stat) && stat.st_nlink == 1 { There::Ours(file, stat) } else { There::NotOurs })
-}
-
-/// Makes a symlink, fifo, socket or device. The outer error is one that trying again can't mend.
-fn make(dir: &OwnedFd, name: &Name, node: &Node) -> Result<rustix::io::Result<()>> {
-    let node_of = |kind, device| fs::mknodat(dir, name.as_bytes(), kind, creation_mode(&node.meta), device);
-    Ok(match &node.kind {
-        NodeKind::Symlink(target) => fs::symlinkat(target.as_slice(), dir, name.as_bytes()),
-        NodeKind::Fifo => node_of(FileType::Fifo, 0),
-        NodeKind::Socket => node_of(FileType::Socket, 0),
-        NodeKind::CharDevice { major, minor } => node_of(FileType::CharacterDevice, device(*major, *minor)?),
-        NodeKind::BlockDevice { major, minor } => node_of(FileType::BlockDevice, device(*major, *minor)?),
-        NodeKind::File(_) | NodeKind::InlineFile(_) | NodeKind::Directory(_) => {
-            return Err(Error::damaged("a file or directory where a special entry was expected"));
-        }
-    })
-}
-
-/// A device number. Larger ones than Linux has would be cut to another device's.
-fn device(major: u32, minor: u32) -> Result<u64> {
-    if major > 0xfff || minor > 0xf_ffff {
-        return Err(Error::damaged(format!("{major}:{minor} is no device number")));
-    }
-    Ok(fs::makedev(major, minor))
-}
-
-/// Whether what is there is what `node` asks for, metadata aside.
-fn is_same(dir: &OwnedFd, name: &Name, stat: &Stat, node: &Node) -> bool {
-    let is = |kind| FileType::from_raw_mode(stat.st_mode) == kind;
-    let has_device = |major, minor| device(major, minor).is_ok_and(|device| device == stat.st_rdev);
-    match &node.kind {
-        NodeKind::Symlink(target) => {
-            is(FileType::Symlink) && fs::readlinkat(dir, name.as_bytes(), Vec::new()).is_ok_and(|now| now.as_bytes() == target.as_slice())
-        }
-        NodeKind::Fifo => is(FileType::Fifo),
-        NodeKind::Socket => is(FileType::Socket),
-        NodeKind::CharDevice { major, minor } => is(FileType::CharacterDevice) && has_device(*major, *minor),
-        NodeKind::BlockDevice { major, minor } => is(FileType::BlockDevice) && has_device(*major, *minor),
-        NodeKind::File(_) | NodeKind::InlineFile(_) | NodeKind::Directory(_) => false,
-    }
 }

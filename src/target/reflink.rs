@@ -218,7 +218,8 @@ mod tests {
         let mut bytes = [0; 6];
         std::fs::File::from(find("sub/deep", "file").unwrap()).read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"inside");
-        for (dir, name) in [("link", "file"), ("", "file"), ("sub/also", "file"), ("", "fifo"), ("", "sub"), ("sub", "absent"), ("absent", "x")]
+        for (dir, name) in
+            [("link", "file"), ("", "file"), ("sub/also", "file"), ("", "fifo"), ("", "sub"), ("sub", "absent"), ("absent", "x")]
         {
             assert!(find(dir, name).is_none(), "{dir}/{name}");
         }

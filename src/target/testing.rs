@@ -66,7 +66,11 @@ impl MemoryContent {
 
     fn list(&self) -> Vec<Piece> {
         let ends = self.pieces.iter().skip(1).map(|(offset, _)| *offset).chain([self.len]);
-        self.pieces.iter().zip(ends).map(|((offset, bytes), end)| Piece { offset: *offset, len: end - offset, hole: bytes.is_none() }).collect()
+        self.pieces
+            .iter()
+            .zip(ends)
+            .map(|((offset, bytes), end)| Piece { offset: *offset, len: end - offset, hole: bytes.is_none() })
+            .collect()
     }
 }
 
@@ -91,9 +95,9 @@ impl Content for MemoryContent {
     fn parts(&self, visit: &mut dyn FnMut(&mut dyn Part) -> Result<()>) -> Result<()> {
         let pieces = self.list();
         let parts = pieces.chunks(PART_PIECES).enumerate();
-        parts.into_iter().try_for_each(|(number, part)| {
-            visit(&mut MemoryPart { content: self, first: number * PART_PIECES, pieces: part.to_vec() })
-        })
+        parts
+            .into_iter()
+            .try_for_each(|(number, part)| visit(&mut MemoryPart { content: self, first: number * PART_PIECES, pieces: part.to_vec() }))
     }
 
     /// From the last part to the first, each on a thread of its own.

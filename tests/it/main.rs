@@ -16,4 +16,5 @@ mod processes;
 mod program;
 mod reader;
 mod regressions;
+mod restores;
 mod sources;

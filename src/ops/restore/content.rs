@@ -136,7 +136,8 @@ impl Stored<'_, '_, '_> {
                         helpers.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
-                let left = if helpers.load(Ordering::SeqCst) == 0 { Some(part) } else { sender.try_send(part).err().map(|e| e.into_inner()) };
+                let left =
+                    if helpers.load(Ordering::SeqCst) == 0 { Some(part) } else { sender.try_send(part).err().map(|e| e.into_inner()) };
                 if let Some(part) = left {
                     place(part);
                 }
