@@ -141,9 +141,11 @@ pub(super) fn source(path: &Path) -> Result<Box<dyn Source>> {
     Ok(Box::new(DirSource::open(path)?))
 }
 
-/// The directory at `path`, made when it is missing, as the target of a restore of `snapshot`.
-pub(super) fn directory_target(path: &Path, snapshot: SnapshotId) -> Result<Box<dyn Target>> {
-    Ok(Box::new(DirTarget::create(path, DirTargetOptions { snapshot, open_dirs_max: None })?))
+/// The directory at `path`, made when it is missing, as the target of a restore of `snapshot`; `copy` is a directory to take
+/// clones from.
+pub(super) fn directory_target(path: &Path, snapshot: SnapshotId, copy: Option<&Path>) -> Result<Box<dyn Target>> {
+    let options = DirTargetOptions { snapshot, open_dirs_max: None, reflink_from: copy.map(Path::to_owned) };
+    Ok(Box::new(DirTarget::create(path, options)?))
 }
 
 /// A tar archive that is written to `to`.

@@ -17,7 +17,7 @@ use crate::model::{SourceKind, TreePath};
 use crate::ops;
 use crate::ops::restore::{RestoreOptions, RestorePlan, RestoreReport};
 use crate::repo::{Committed, Repository};
-use crate::target::Target;
+use crate::target::{Reflinks, Target};
 use crate::volume::recreate;
 
 #[derive(Debug, Args)]
@@ -43,6 +43,9 @@ pub(super) struct RestoreArgs {
     /// Remove what the directory has and the snapshot has not
     #[arg(long, requires = "to")]
     delete: bool,
+    /// Begin large new files as clones of those with the same paths in this directory, where the file system can share them
+    #[arg(long, value_name = "DIR", conflicts_with = "tar")]
+    reflink_from: Option<PathBuf>,
     /// Make a plain local volume, whatever driver and options the original had
     #[arg(long, requires = "as")]
     ignore_options: bool,
@@ -111,10 +114,8 @@ pub(super) fn run(args: &RestoreArgs, context: &mut Context) -> Result<Outcome> 
     context.note(&format!("restoring snapshot {title}: {}, {}", render::count(plan.files, "file"), render::size(plan.bytes)));
 
     let (report, destination) = match (&args.to, &args.r#as, &args.tar) {
-        (Some(dir), _, _) => (to_directory(dir, &repo, snapshot, &options, context)?, render::path(dir)),
-        (_, Some(name), _) => {
-            (to_volume(name, args.ignore_options, &repo, snapshot, &options, context)?, format!("volume {}", render::name(name)))
-        }
+        (Some(dir), _, _) => (to_directory(dir, args, &repo, snapshot, &options, context)?, render::path(dir)),
+        (_, Some(name), _) => (to_volume(name, args, &repo, snapshot, &options, context)?, format!("volume {}", render::name(name))),
         (_, _, Some(file)) if !to_stdout => (to_file(file, args, &repo, snapshot, &options, context)?, render::path(file)),
         _ => (fill(&*open::tar_target(Box::new(io::stdout())), &repo, snapshot, &options, context)?, "standard output".to_owned()),
     };
@@ -156,8 +157,13 @@ fn dry_run(repo: &Repository, snapshot: &Committed, options: &RestoreOptions, ti
 fn summary(report: &RestoreReport) -> String {
     let removed = if report.removed > 0 { format!(", {} removed", render::grouped(report.removed)) } else { String::new() };
     let kept = if report.kept_bytes > 0 { format!(", {} were right already", render::size(report.kept_bytes)) } else { String::new() };
+    let cloned = match report.reflinks {
+        Reflinks::Untried => String::new(),
+        Reflinks::Made => format!(", {} cloned", render::grouped(report.cloned_files)),
+        Reflinks::Unsupported => ", no clones on this file system".to_owned(),
+    };
     format!(
-        "{}, {}, {}{kept}{removed}; {}",
+        "{}, {}, {}{kept}{cloned}{removed}; {}",
         render::count(report.files, "file"),
         render::count(report.directories, "directory"),
         render::size(report.bytes),
@@ -193,15 +199,22 @@ fn fill(
     report
 }
 
-fn to_directory(dir: &Path, repo: &Repository, snapshot: &Committed, options: &RestoreOptions, context: &Context) -> Result<RestoreReport> {
-    let target = open::directory_target(dir, snapshot.id)?;
+fn to_directory(
+    dir: &Path,
+    args: &RestoreArgs,
+    repo: &Repository,
+    snapshot: &Committed,
+    options: &RestoreOptions,
+    context: &Context,
+) -> Result<RestoreReport> {
+    let target = open::directory_target(dir, snapshot.id, args.reflink_from.as_deref())?;
     fill(&*target, repo, snapshot, options, context)
 }
 
 /// Restores into a new volume, and takes the volume back when that fails.
 fn to_volume(
     name: &str,
-    ignore_options: bool,
+    args: &RestoreArgs,
     repo: &Repository,
     snapshot: &Committed,
     options: &RestoreOptions,
@@ -212,7 +225,7 @@ fn to_volume(
     let origin = if source.kind == SourceKind::Volume { source.name.as_str() } else { "" };
     let plain = VolumeFacts { driver: "local".to_owned(), ..VolumeFacts::default() };
     let facts = snapshot.record.volume.as_ref().unwrap_or(&plain);
-    let made = recreate::recreate(&*engine, name, origin, facts, ignore_options).map_err(|error| match error.kind() {
+    let made = recreate::recreate(&*engine, name, origin, facts, args.ignore_options).map_err(|error| match error.kind() {
         ErrorKind::Unsupported => {
             Error::new(ErrorKind::Unsupported, error.to_string()).hint("add --ignore-options for a plain local volume")
         }
@@ -222,7 +235,7 @@ fn to_volume(
         let labels: Vec<String> = made.dropped_labels.iter().map(|label| render::name(label)).collect();
         context.note(&format!("the new volume did not get the labels that make it part of a project: {}", labels.join(", ")));
     }
-    match to_directory(&made.path, repo, snapshot, options, context) {
+    match to_directory(&made.path, args, repo, snapshot, options, context) {
         Ok(report) => Ok(report),
         Err(error) => {
             if let Err(second) = made.undo(&*engine) {
@@ -311,6 +324,7 @@ mod tests {
             tar: None,
             path: vec![],
             delete: false,
+            reflink_from: None,
             ignore_options: false,
             dry_run: false,
             yes,
@@ -347,5 +361,9 @@ mod tests {
         let report =
             RestoreReport { files: 2, directories: 1, bytes: 2048, kept_bytes: 1024, removed: 3, seconds: 1.0, ..RestoreReport::default() };
         assert_eq!(summary(&report), "2 files, 1 directory, 2.0 KiB, 1.0 KiB were right already, 3 removed; 1.0 s");
+        let cloned = RestoreReport { files: 1, cloned_files: 1, reflinks: Reflinks::Made, ..RestoreReport::default() };
+        assert!(summary(&cloned).contains(", 1 cloned; "), "{}", summary(&cloned));
+        let written = RestoreReport { files: 1, reflinks: Reflinks::Unsupported, ..RestoreReport::default() };
+        assert!(summary(&written).contains(", no clones on this file system; "), "{}", summary(&written));
     }
 }

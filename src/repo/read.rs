@@ -277,6 +277,26 @@ impl<'r> ChunkReader<'r> {
         Ok(pack)
     }
 
+    /// Refuses a location at which no chunk of this kind can be.
+    pub(super) fn check_place(&self, kind: ChunkKind, location: &Location) -> Result<()> {
+        self.check(kind, location).map(|_| ())
+    }
+
+    /// Reads bytes of a pack as they are stored.
+    pub(super) fn read_range(&self, pack: PackNumber, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.repo.storage.get_range(&self.open(pack)?.key, offset, buffer)
+    }
+
+    /// Whether a base is in memory.
+    pub(super) fn has_base(&self, id: &ChunkId) -> bool {
+        self.bases.get(id).is_some()
+    }
+
+    /// Keeps the checked plaintext of a full copy for the deltas against it that are opened next.
+    pub(super) fn keep_base(&self, id: &ChunkId, raw: &Arc<Vec<u8>>) {
+        self.bases.keep(id, raw);
+    }
+
     fn open_in(&self, pack: &OpenedPack, kind: ChunkKind, location: &Location, sealed: Vec<u8>) -> Result<Vec<u8>> {
         let base = |base: &ChunkId| self.base(kind, base);
         open_blob(self.repo, &pack.keys, &pack.info.salt, location.blob.number, &entry_of(location), sealed, &base)

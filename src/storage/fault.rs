@@ -133,6 +133,8 @@ impl<S> Clone for FaultStorage<S> {
 struct State {
     plan: Option<Plan>,
     record: Vec<Recorded>,
+    /// A key and an offset: reads of ranges with this byte fail.
+    bad_byte: Option<(String, u64)>,
 }
 
 impl<S: Storage> FaultStorage<S> {
@@ -150,7 +152,12 @@ impl<S: Storage> FaultStorage<S> {
 
     /// Follows `plan` from now on, with an empty record: the next operation is number 0.
     pub fn arm(&self, plan: Plan) {
-        *self.state() = State { plan: Some(plan), record: Vec::new() };
+        *self.state() = State { plan: Some(plan), ..State::default() };
+    }
+
+    /// From now on each read of a range that has this byte fails, as one over a bad sector; with an empty record.
+    pub fn lose_byte(&self, key: &Key, offset: u64) {
+        *self.state() = State { bad_byte: Some((key.as_str().to_owned(), offset)), ..State::default() };
     }
 
     /// Only records from now on, with an empty record.
@@ -210,6 +217,11 @@ impl<S: Storage> Storage for FaultStorage<S> {
     }
 
     fn get_range(&self, key: &Key, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let has_byte = |at: u64| at.checked_sub(offset).is_some_and(|at| at < buffer.len() as u64);
+        if self.state().bad_byte.as_ref().is_some_and(|(bad, at)| bad == key.as_str() && has_byte(*at)) {
+            self.pass(Operation::GetRange, key, |_| Ok(()))?;
+            return Err(Error::new(ErrorKind::Storage, "cannot read").on(key).because(io::Error::other("a bad sector (injected)")));
+        }
         self.pass(Operation::GetRange, key, |inner| inner.get_range(key, offset, buffer))
     }
 
@@ -289,6 +301,20 @@ mod tests {
         assert_eq!(five_puts(Plan::stop(2)), text(("01", "01")));
         assert_eq!(five_puts(Plan::stop(2).after_effect()), text(("01", "012")));
         assert_eq!(five_puts(Plan::once(5)), text(("01234", "01234")));
+    }
+
+    #[test]
+    fn a_lost_byte_fails_the_ranges_that_have_it() {
+        let storage = FaultStorage::new(MemoryStorage::new());
+        storage.put_new(&key("a"), &[1; 10]).unwrap();
+        storage.put_new(&key("b"), &[1; 10]).unwrap();
+        storage.lose_byte(&key("a"), 5);
+        let fails = |name: &str, offset, len| storage.get_range(&key(name), offset, &mut vec![0; len]).is_err();
+        assert!(fails("a", 0, 6) && fails("a", 5, 1) && fails("a", 0, 10));
+        assert!(!fails("a", 0, 5) && !fails("a", 6, 4) && !fails("b", 0, 10));
+        assert_eq!(storage.count(), 6);
+        storage.disarm();
+        assert!(!fails("a", 0, 10));
     }
 
     #[test]

@@ -99,10 +99,17 @@ pub(super) fn chmod_handle(handle: BorrowedFd<'_>, mode: u32) -> Result<()> {
 
 /// The names in a directory, in no order.
 pub(super) fn read_names(dir: impl AsFd) -> Result<Vec<Name>> {
+    read_names_if(dir, |_| true)
+}
+
+/// The names in a directory that are wanted, in no order. The others are not kept: there may be millions.
+pub(super) fn read_names_if(dir: impl AsFd, wanted: impl Fn(&Name) -> bool) -> Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         // `.` and `..` are no legal names.
-        if let Ok(name) = Name::new(entry?.file_name().to_bytes()) {
+        if let Ok(name) = Name::new(entry?.file_name().to_bytes())
+            && wanted(&name)
+        {
             names.push(name);
         }
     }

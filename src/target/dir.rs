@@ -10,7 +10,7 @@
 //! An interrupted restore is simply run again: it finds what is right, and files that were being replaced are swept.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rustix::fd::{AsFd, OwnedFd};
@@ -25,7 +25,8 @@ use super::handles::{DirHandle, Handles};
 use super::metadata::{Subject, set_mtime};
 use super::outcome::{Shortfalls, failed, lock};
 use super::place::OpenDir;
-use super::{Shortfall, Target, TargetDir, marker};
+use super::reflink::SafetyCopy;
+use super::{Reflinks, Shortfall, Target, TargetDir, marker};
 
 /// How to restore into a directory.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct DirTargetOptions {
     pub snapshot: SnapshotId,
     /// The most directories to keep open at once; none: as the process's limit of open files allows.
     pub open_dirs_max: Option<usize>,
+    /// A directory that may hold the same files: where the file system can, new files begin as clones of its files.
+    pub reflink_from: Option<PathBuf>,
 }
 
 /// A restore into a directory.
@@ -52,6 +55,8 @@ pub(super) struct Shared {
     pub(super) resumed: bool,
     /// The root's time once the root is closed; removing the mark changes it.
     pub(super) root_mtime: Mutex<Option<Timestamp>>,
+    /// What new files are cloned from.
+    pub(super) safety_copy: Option<SafetyCopy>,
     device: u64,
     /// Other file systems mounted below the root in which entries are placed, one open directory each.
     others: Mutex<Vec<(u64, Arc<OwnedFd>)>>,
@@ -62,6 +67,8 @@ impl DirTarget {
     /// in `path` itself are followed: it is the user's word. Raises the process's soft limit of open files to the hard one.
     pub fn create(path: impl AsRef<Path>, options: DirTargetOptions) -> Result<Self> {
         let path = path.as_ref();
+        // Before anything is made: where it is not there, nothing is to be done.
+        let safety_copy = options.reflink_from.as_deref().map(SafetyCopy::open).transpose()?;
         let handles = Handles::new(options.open_dirs_max);
         let fd = marker::open_root(path)?;
         let resumed = marker::set(&fd, &options.snapshot).map_err(|e| e.on(path.display()))?;
@@ -73,6 +80,7 @@ impl DirTarget {
             linkable: Mutex::default(),
             resumed,
             root_mtime: Mutex::default(),
+            safety_copy,
             device,
             others: Mutex::default(),
         };
@@ -118,6 +126,10 @@ impl Target for DirTarget {
 
     fn shortfalls(&self) -> Vec<Shortfall> {
         self.shared.shortfalls.list()
+    }
+
+    fn reflinks(&self) -> Reflinks {
+        self.shared.safety_copy.as_ref().map_or(Reflinks::Untried, SafetyCopy::outcome)
     }
 }
 

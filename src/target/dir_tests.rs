@@ -249,7 +249,8 @@ fn the_mark_stands_until_the_restore_is_finished() {
     fs::write(dir.join(".icecore-tmp-0123456789abcdef"), "left by a crash").unwrap();
     fs::write(dir.join(".icecore-tmp-mine"), "the user's").unwrap();
 
-    let target = DirTarget::create(&dir, DirTargetOptions { snapshot: SnapshotId([8; 32]), open_dirs_max: None }).unwrap();
+    let target =
+        DirTarget::create(&dir, DirTargetOptions { snapshot: SnapshotId([8; 32]), open_dirs_max: None, reflink_from: None }).unwrap();
     assert_eq!(fs::read_to_string(&mark).unwrap(), format!("{}\n", SnapshotId([8; 32])));
     let root = target.begin(&dir_node("")).unwrap();
     assert!(!dir.join(".icecore-tmp-0123456789abcdef").exists());

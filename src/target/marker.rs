@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::{ErrorKind, IoContext, Result};
 use crate::model::{Name, SnapshotId};
 
-use super::beneath::{TRIES_MAX, let_owner_in, mode_bits, read_names, stat_entry};
+use super::beneath::{TRIES_MAX, let_owner_in, mode_bits, read_names_if, stat_entry};
 use super::outcome::failed;
 
 /// The name of the mark.
@@ -91,7 +91,7 @@ pub(super) fn create_temporary(dir: impl AsFd, mode: Mode) -> rustix::io::Result
         getrandom::fill(&mut random).map_err(|_| Errno::IO)?;
         let text = format!("{:016x}", u64::from_le_bytes(random));
         let Ok(name) = Name::new([TEMPORARY_PREFIX, text.as_bytes()].concat()) else { break };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match fs::openat(&dir, name.as_bytes(), flags, mode) {
             Err(Errno::EXIST) => {}
             other => return Ok((name, other?)),
@@ -103,11 +103,12 @@ pub(super) fn create_temporary(dir: impl AsFd, mode: Mode) -> rustix::io::Result
 /// Removes what [`create_temporary`] made and an interrupted restore left. Only before entries are placed: a snapshot can
 /// have an entry of such a name.
 pub(super) fn sweep_temporaries(dir: impl AsFd) -> rustix::io::Result<()> {
-    for name in read_names(&dir)? {
+    let is_ours = |name: &Name| {
         let digits = name.as_bytes().strip_prefix(TEMPORARY_PREFIX);
-        if digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit)) {
-            let _ = fs::unlinkat(&dir, name.as_bytes(), AtFlags::empty());
-        }
+        digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    for name in read_names_if(&dir, is_ours)? {
+        let _ = fs::unlinkat(&dir, name.as_bytes(), AtFlags::empty());
     }
     Ok(())
 }

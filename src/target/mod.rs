@@ -16,8 +16,10 @@ mod metadata;
 mod outcome;
 mod pax;
 mod place;
+mod reflink;
 mod remove;
 mod sparse;
+mod special;
 pub mod tar;
 
 #[cfg(test)]
@@ -46,7 +48,11 @@ pub struct Piece {
     pub hole: bool,
 }
 
-/// A file's content as the repository has it. Pieces come in order, without gaps, from 0 to the file's size.
+/// The bytes of one piece. Shared, because a chunk that stands in several places is decoded once for all of them.
+pub type Bytes = Arc<Vec<u8>>;
+
+/// A file's content as the repository has it. Pieces come in order, without gaps, from 0 to the file's size; parts are some
+/// pieces that follow on each other, together of a length that fits in memory (holes aside).
 pub trait Content: Sync {
     /// The file's size.
     fn len(&self) -> u64;
@@ -54,12 +60,27 @@ pub trait Content: Sync {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Visits the pieces in order.
+    /// Visits the pieces in order. Reads no content.
     fn pieces(&self, visit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()>;
-    /// The bytes of a data piece, checked against their chunk's id.
-    fn read(&self, piece: Piece) -> Result<Vec<u8>>;
-    /// Whether `bytes` are the content of a data piece; compares by chunk id, reads nothing from the repository.
-    fn matches(&self, piece: Piece, bytes: &[u8]) -> Result<bool>;
+    /// Visits the parts in order.
+    fn parts(&self, visit: &mut dyn FnMut(&mut dyn Part) -> Result<()>) -> Result<()>;
+    /// Gives all parts to `place`, in any order and perhaps from several threads at once. After the first error no further
+    /// part is begun; it is returned when none is being placed any more.
+    fn spread(&self, place: &(dyn Fn(&mut dyn Part) -> Result<()> + Sync)) -> Result<()> {
+        self.parts(&mut |part| place(part))
+    }
+}
+
+/// Some neighbouring pieces of a file.
+pub trait Part {
+    /// The pieces, in order.
+    fn pieces(&self) -> &[Piece];
+    /// Whether `bytes` are the content of the data piece with this number; compares by chunk id, reads nothing from the
+    /// repository.
+    fn matches(&self, number: usize, bytes: &[u8]) -> Result<bool>;
+    /// Gives the bytes of the data pieces with these numbers (ascending), in order, each checked against its chunk's id.
+    /// Each piece is asked for once.
+    fn read(&mut self, numbers: &[usize], give: &mut dyn FnMut(usize, Bytes) -> Result<()>) -> Result<()>;
 }
 
 /// What placing one file took. Holes count neither as written nor as kept.
@@ -69,6 +90,21 @@ pub struct Placed {
     pub written_bytes: u64,
     /// Bytes that were already right.
     pub kept_bytes: u64,
+    /// Whether the file began as a clone that shares its extents with another one.
+    pub cloned: bool,
+}
+
+/// Whether new files could begin as clones of files elsewhere, sharing their space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reflinks {
+    /// Nobody asked for it, or no file was large enough to try.
+    #[default]
+    Untried,
+    /// They were made.
+    Made,
+    /// The file system has none (or the two places are on different ones): everything was written.
+    Unsupported,
 }
 
 /// Metadata that could not be set, or an entry that could not be made, without ending the restore.
@@ -90,10 +126,16 @@ pub trait Target: Send + Sync {
     fn sequential(&self) -> bool;
     /// What could not be set so far.
     fn shortfalls(&self) -> Vec<Shortfall>;
+    /// How it went with clones so far.
+    fn reflinks(&self) -> Reflinks {
+        Reflinks::Untried
+    }
 }
 
 /// A directory of the target.
 pub trait TargetDir: Send + Sync {
+    /// Whether nothing stood here when the restore came, so that every file's content will be wanted whole. Only a hint.
+    fn is_vacant(&self) -> bool;
     /// Makes (or reuses) a directory below. Its metadata is set by its own `close`.
     fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>>;
     /// Places a regular file with its metadata.

@@ -9,13 +9,15 @@ use rustix::io::Errno;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Meta, Name, Node, NodeKind, TreePath, XattrSet};
 
-use super::beneath::{Inode, TRIES_MAX, open_dir, open_existing_dir, open_handle, read_names, stat_entry};
+use super::beneath::{Inode, TRIES_MAX, open_dir, open_existing_dir, open_handle, read_names_if, stat_entry};
 use super::dir::Shared;
 use super::handles::DirHandle;
 use super::marker::{MARKER, create_temporary, sweep_temporaries};
 use super::metadata::{Found, Subject, apply, creation_mode, hands_down_acl};
 use super::outcome::{ends_run, failed, lock};
+use super::reflink::REFLINK_BYTES_MIN;
 use super::remove::remove_entry;
+use super::special::{is_same, make};
 use super::{Content, Placed, TargetDir, content};
 
 /// A directory that entries are placed in.
@@ -24,6 +26,8 @@ pub(super) struct OpenDir {
     dir: Arc<DirHandle>,
     /// Made by this restore, and nothing was handed down to it: it has no attributes that could be in the way.
     bare: bool,
+    /// Nothing stood in it when the restore came.
+    vacant: bool,
     /// Entries made here start with an ACL of their own.
     hands_down: bool,
 }
@@ -34,11 +38,17 @@ enum There {
     Ours(OwnedFd, Stat),
     /// Other names would change with it, or it can't be opened: a new file takes its place.
     NotOurs,
-    /// There is none, or something of another kind.
+    /// Something of another kind.
+    Another,
+    /// There is none.
     None,
 }
 
 impl TargetDir for OpenDir {
+    fn is_vacant(&self) -> bool {
+        self.vacant
+    }
+
     fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>> {
         let name = self.name(node)?;
         let here = self.fd()?;
@@ -54,7 +64,7 @@ impl TargetDir for OpenDir {
                     let dir = self.shared.handles.child(&self.dir, name, fd);
                     let shared = Arc::clone(&self.shared);
                     return Ok(Arc::new(match made {
-                        true => Self { shared, dir, bare: !self.hands_down, hands_down: self.hands_down },
+                        true => Self { shared, dir, bare: !self.hands_down, vacant: true, hands_down: self.hands_down },
                         false => Self::existing(&shared, dir)?,
                     }));
                 }
@@ -94,9 +104,10 @@ impl TargetDir for OpenDir {
     }
 
     fn remove_others(&self, keep: &[Name]) -> Result<u64> {
-        let names = read_names(self.fd()?).map_err(|e| failed("cannot list the directory", e).on(self.dir.path()))?;
+        let goes = |name: &Name| keep.binary_search(name).is_err() && !self.is_marker(name);
+        let names = read_names_if(self.fd()?, goes).map_err(|e| failed("cannot list the directory", e).on(self.dir.path()))?;
         let mut removed = 0;
-        for name in names.iter().filter(|name| keep.binary_search(name).is_err() && !self.is_marker(name)) {
+        for name in &names {
             match self.clear(name) {
                 Ok(count) => removed += count,
                 Err(e) if ends_run(&e) => return Err(e),
@@ -129,7 +140,8 @@ impl OpenDir {
         };
         look().map_err(|e| failed("cannot look at the directory", e).on(dir.path()))?;
         let hands_down = hands_down_acl(fd.as_fd());
-        Ok(Self { shared: Arc::clone(shared), dir, bare: false, hands_down })
+        let vacant = dir.is_root() && is_vacant(&fd);
+        Ok(Self { shared: Arc::clone(shared), dir, bare: false, vacant, hands_down })
     }
 
     fn fd(&self) -> Result<Arc<OwnedFd>> {
@@ -187,8 +199,19 @@ impl OpenDir {
 
     fn file_as(&self, name: &Name, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
         let here = self.fd()?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // To be read as well: a clone is compared.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // What comes first only saves a call; either answer may be out of date when it is used.
+        let mut expect_none = self.vacant;
         for _ in 0..TRIES_MAX {
+            if !expect_none {
+                match there(&here, name).map_err(|e| failed("cannot look at what is there", e))? {
+                    There::Ours(file, stat) => return self.update(name, &file, &stat, meta, xattrs, content),
+                    There::NotOurs => return self.replace(&here, name, meta, xattrs, content),
+                    There::Another => self.clear(name).map(|_| ())?,
+                    There::None => {}
+                }
+            }
             match fs::openat(&here, name.as_bytes(), flags, creation_mode(meta)) {
                 Ok(file) => {
                     let placed = self.fill(name, &file, meta, xattrs, content);
@@ -198,13 +221,8 @@ impl OpenDir {
                     }
                     return placed;
                 }
-                Err(Errno::EXIST) => {}
+                Err(Errno::EXIST) => expect_none = false,
                 Err(e) => return Err(failed("cannot make the file", e)),
-            }
-            match there(&here, name).map_err(|e| failed("cannot look at what is there", e))? {
-                There::Ours(file, stat) => return self.update(name, &file, &stat, meta, xattrs, content),
-                There::NotOurs => return self.replace(&here, name, meta, xattrs, content),
-                There::None => self.clear(name).map(|_| ())?,
             }
         }
         Err(self.restless(name))
@@ -212,7 +230,11 @@ impl OpenDir {
 
     /// Gives a new file its content and metadata.
     fn fill(&self, name: &Name, file: &OwnedFd, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
-        let placed = content::write_new(file.as_fd(), content)?;
+        let copy = self.shared.safety_copy.as_ref().filter(|_| content.len() >= REFLINK_BYTES_MIN);
+        let placed = match copy.and_then(|copy| copy.clone_into(&self.dir.path(), name, file)) {
+            Some(len) => Placed { cloned: true, ..content::update(file.as_fd(), len, content)? },
+            None => content::write_new(file.as_fd(), content)?,
+        };
         self.dress(name, file, !self.hands_down, meta, xattrs)?;
         Ok(placed)
     }
@@ -324,6 +346,14 @@ impl OpenDir {
     }
 }
 
+/// Whether a root holds nothing but its mark.
+fn is_vacant(root: &OwnedFd) -> bool {
+    let entries = fs::Dir::read_from(root).map(|dir| dir.take(4).collect::<rustix::io::Result<Vec<_>>>());
+    // Itself and the one above are entries as well.
+    let others = |name: &[u8]| name != MARKER && name != b"." && name != b"..";
+    matches!(entries, Ok(Ok(entries)) if !entries.iter().any(|entry| others(entry.file_name().to_bytes())))
+}
+
 /// Looks at what stands under the name of a file, and opens it where it can be written in place.
 fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     // Asked before opening: opening a device or fifo does something to it.
@@ -331,7 +361,8 @@ fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     match stat_entry(dir, name) {
         Ok(stat) if is_file(&stat) && stat.st_nlink == 1 => {}
         Ok(stat) if is_file(&stat) => return Ok(There::NotOurs),
-        Ok(_) | Err(Errno::NOENT) => return Ok(There::None),
+        Ok(_) => return Ok(There::Another),
+        Err(Errno::NOENT) => return Ok(There::None),
         Err(e) => return Err(e),
     }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -339,43 +370,4 @@ fn there(dir: &OwnedFd, name: &Name) -> rustix::io::Result<There> {
     let stat = fs::fstat(&file)?;
     // Asked again: it may have been swapped in between.
     Ok(if is_file(&stat) && stat.st_nlink == 1 { There::Ours(file, stat) } else { There::NotOurs })
-}
-
-/// Makes a symlink, fifo, socket or device. The outer error is one that trying again can't mend.
-fn make(dir: &OwnedFd, name: &Name, node: &Node) -> Result<rustix::io::Result<()>> {
-    let node_of = |kind, device| fs::mknodat(dir, name.as_bytes(), kind, creation_mode(&node.meta), device);
-    Ok(match &node.kind {
-        NodeKind::Symlink(target) => fs::symlinkat(target.as_slice(), dir, name.as_bytes()),
-        NodeKind::Fifo => node_of(FileType::Fifo, 0),
-        NodeKind::Socket => node_of(FileType::Socket, 0),
-        NodeKind::CharDevice { major, minor } => node_of(FileType::CharacterDevice, device(*major, *minor)?),
-        NodeKind::BlockDevice { major, minor } => node_of(FileType::BlockDevice, device(*major, *minor)?),
-        NodeKind::File(_) | NodeKind::InlineFile(_) | NodeKind::Directory(_) => {
-            return Err(Error::damaged("a file or directory where a special entry was expected"));
-        }
-    })
-}
-
-/// A device number. Larger ones than Linux has would be cut to another device's.
-fn device(major: u32, minor: u32) -> Result<u64> {
-    if major > 0xfff || minor > 0xf_ffff {
-        return Err(Error::damaged(format!("{major}:{minor} is no device number")));
-    }
-    Ok(fs::makedev(major, minor))
-}
-
-/// Whether what is there is what `node` asks for, metadata aside.
-fn is_same(dir: &OwnedFd, name: &Name, stat: &Stat, node: &Node) -> bool {
-    let is = |kind| FileType::from_raw_mode(stat.st_mode) == kind;
-    let has_device = |major, minor| device(major, minor).is_ok_and(|device| device == stat.st_rdev);
-    match &node.kind {
-        NodeKind::Symlink(target) => {
-            is(FileType::Symlink) && fs::readlinkat(dir, name.as_bytes(), Vec::new()).is_ok_and(|now| now.as_bytes() == target.as_slice())
-        }
-        NodeKind::Fifo => is(FileType::Fifo),
-        NodeKind::Socket => is(FileType::Socket),
-        NodeKind::CharDevice { major, minor } => is(FileType::CharacterDevice) && has_device(*major, *minor),
-        NodeKind::BlockDevice { major, minor } => is(FileType::BlockDevice) && has_device(*major, *minor),
-        NodeKind::File(_) | NodeKind::InlineFile(_) | NodeKind::Directory(_) => false,
-    }
 }

@@ -78,12 +78,17 @@ impl Parts {
     /// Gives the bytes of all parts, in order.
     pub(super) fn bytes(&self, content: &dyn Content, mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut left = self.parts.as_slice();
-        content::in_order(
-            content,
-            |piece| {
-                if piece.hole { zeros_of(&mut left, piece, &mut give) } else { give(&content::read(content, piece)?) }
-            },
-        )
+        content::parts_in_order(content, |part| {
+            let pieces = part.pieces().to_vec();
+            let data: Vec<usize> = (0..pieces.len()).filter(|&number| !pieces[number].hole).collect();
+            let mut next = 0;
+            part.read(&data, &mut |number, bytes| {
+                pieces.get(next..number).unwrap_or_default().iter().try_for_each(|hole| zeros_of(&mut left, *hole, &mut give))?;
+                next = number + 1;
+                give(&bytes)
+            })?;
+            pieces.get(next..).unwrap_or_default().iter().try_for_each(|hole| zeros_of(&mut left, *hole, &mut give))
+        })
     }
 }
 

@@ -84,6 +84,10 @@ impl Target for TarTarget {
 }
 
 impl TargetDir for TarDir {
+    fn is_vacant(&self) -> bool {
+        true
+    }
+
     fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>> {
         let dir = Self { shared: Arc::clone(&self.shared), dir: Chain::child(&self.dir, self.name(node)?, ()) };
         dir.announce(node)?;
@@ -210,7 +214,7 @@ impl TarDir {
         archive.write(&map)?;
         let result = if stored <= READ_FIRST_BYTES_MAX { archive.write(&first) } else { archive.stream(&parts, content, stored) };
         archive.zeros(stored.next_multiple_of(BLOCK_BYTES) - stored)?;
-        result.map(|()| Placed { written_bytes: stored, kept_bytes: 0 })
+        result.map(|()| Placed { written_bytes: stored, ..Placed::default() })
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::model::{ChunkId, LinkGroup, Meta, Name, Node, NodeKind, SnapshotId, Stream, XattrSet, Xattrs};
 
 use super::dir::{DirTarget, DirTargetOptions};
-use super::{Content, Piece};
+use super::{Bytes, Content, Part, Piece};
 
 /// A file's content, piece by piece. Counts what is read of it.
 #[derive(Default)]
@@ -64,9 +64,23 @@ impl MemoryContent {
         all
     }
 
-    fn find(&self, piece: Piece) -> &[u8] {
-        self.pieces.iter().find(|(offset, _)| *offset == piece.offset).and_then(|(_, bytes)| bytes.as_deref()).unwrap()
+    fn list(&self) -> Vec<Piece> {
+        let ends = self.pieces.iter().skip(1).map(|(offset, _)| *offset).chain([self.len]);
+        self.pieces
+            .iter()
+            .zip(ends)
+            .map(|((offset, bytes), end)| Piece { offset: *offset, len: end - offset, hole: bytes.is_none() })
+            .collect()
     }
+}
+
+/// Pieces of one part: so few that a file of some pieces comes in several parts.
+const PART_PIECES: usize = 3;
+
+struct MemoryPart<'a> {
+    content: &'a MemoryContent,
+    first: usize,
+    pieces: Vec<Piece>,
 }
 
 impl Content for MemoryContent {
@@ -75,24 +89,50 @@ impl Content for MemoryContent {
     }
 
     fn pieces(&self, visit: &mut dyn FnMut(Piece) -> Result<()>) -> Result<()> {
-        let ends = self.pieces.iter().skip(1).map(|(offset, _)| *offset).chain([self.len]);
-        self.pieces
-            .iter()
-            .zip(ends)
-            .try_for_each(|((offset, bytes), end)| visit(Piece { offset: *offset, len: end - offset, hole: bytes.is_none() }))
+        self.list().into_iter().try_for_each(visit)
     }
 
-    fn read(&self, piece: Piece) -> Result<Vec<u8>> {
-        let mut reads = self.reads.lock().unwrap();
-        *reads += 1;
-        if self.fails_at == Some(*reads - 1) {
-            return Err(crate::error::Error::damaged("a chunk is gone"));
+    fn parts(&self, visit: &mut dyn FnMut(&mut dyn Part) -> Result<()>) -> Result<()> {
+        let pieces = self.list();
+        let parts = pieces.chunks(PART_PIECES).enumerate();
+        parts
+            .into_iter()
+            .try_for_each(|(number, part)| visit(&mut MemoryPart { content: self, first: number * PART_PIECES, pieces: part.to_vec() }))
+    }
+
+    /// From the last part to the first, each on a thread of its own.
+    fn spread(&self, place: &(dyn Fn(&mut dyn Part) -> Result<()> + Sync)) -> Result<()> {
+        let pieces = self.list();
+        let parts: Vec<_> = pieces.chunks(PART_PIECES).enumerate().collect();
+        parts.into_iter().rev().try_for_each(|(number, part)| {
+            let mut part = MemoryPart { content: self, first: number * PART_PIECES, pieces: part.to_vec() };
+            std::thread::scope(|scope| scope.spawn(|| place(&mut part)).join().unwrap())
+        })
+    }
+}
+
+impl Part for MemoryPart<'_> {
+    fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    fn matches(&self, number: usize, bytes: &[u8]) -> Result<bool> {
+        Ok(self.content.pieces[self.first + number].1.as_deref().unwrap() == bytes)
+    }
+
+    fn read(&mut self, numbers: &[usize], give: &mut dyn FnMut(usize, Bytes) -> Result<()>) -> Result<()> {
+        for &number in numbers {
+            let which = {
+                let mut reads = self.content.reads.lock().unwrap();
+                *reads += 1;
+                *reads - 1
+            };
+            if self.content.fails_at == Some(which) {
+                return Err(crate::error::Error::damaged("a chunk is gone"));
+            }
+            give(number, Arc::new(self.content.pieces[self.first + number].1.clone().unwrap()))?;
         }
-        Ok(self.find(piece).to_vec())
-    }
-
-    fn matches(&self, piece: Piece, bytes: &[u8]) -> Result<bool> {
-        Ok(self.find(piece) == bytes)
+        Ok(())
     }
 }
 
@@ -137,7 +177,7 @@ pub(super) fn open(path: &Path) -> DirTarget {
 }
 
 pub(super) fn open_with(path: &Path, open_dirs_max: Option<usize>) -> DirTarget {
-    DirTarget::create(path, DirTargetOptions { snapshot: SnapshotId([7; 32]), open_dirs_max }).unwrap()
+    DirTarget::create(path, DirTargetOptions { snapshot: SnapshotId([7; 32]), open_dirs_max, reflink_from: None }).unwrap()
 }
 
 /// All extended attributes of an entry, symlinks not followed.

@@ -16,5 +16,6 @@ mod processes;
 mod program;
 mod reader;
 mod regressions;
+mod restores;
 mod sources;
 mod verifying;

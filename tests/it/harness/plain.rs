@@ -189,25 +189,35 @@ impl MemoryDir {
 }
 
 impl TargetDir for MemoryDir {
+    fn is_vacant(&self) -> bool {
+        true
+    }
+
     fn directory(&self, node: &Node) -> Result<Arc<dyn TargetDir>> {
         Ok(Arc::new(Self { target: self.target.clone(), path: self.below(node) }))
     }
 
     fn file(&self, node: &Node, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
         let mut bytes = Vec::new();
-        content.pieces(&mut |piece| {
-            assert_eq!(piece.offset, bytes.len() as u64, "pieces come in order, without gaps");
-            if piece.hole {
+        content.parts(&mut |part| {
+            let pieces = part.pieces().to_vec();
+            let data: Vec<usize> = (0..pieces.len()).filter(|&number| !pieces[number].hole).collect();
+            let at = bytes.len();
+            for piece in &pieces {
+                assert_eq!(piece.offset, bytes.len() as u64, "pieces come in order, without gaps");
                 bytes.resize(bytes.len() + usize::try_from(piece.len).unwrap(), 0);
-            } else {
-                bytes.extend(content.read(piece)?);
             }
-            Ok(())
+            part.read(&data, &mut |number, piece| {
+                let from = usize::try_from(pieces[number].offset).unwrap();
+                assert!(from >= at && piece.len() as u64 == pieces[number].len);
+                bytes[from..from + piece.len()].copy_from_slice(&piece);
+                Ok(())
+            })
         })?;
         assert_eq!(content.len(), bytes.len() as u64, "the pieces are the whole file");
         let written_bytes = bytes.len() as u64;
         self.put(&self.below(node), node, xattrs, Body::File(bytes));
-        Ok(Placed { written_bytes, kept_bytes: 0 })
+        Ok(Placed { written_bytes, ..Placed::default() })
     }
 
     fn link(&self, node: &Node, first: &TreePath) -> Result<()> {
