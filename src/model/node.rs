@@ -422,7 +422,11 @@ mod tests {
             node.encode(&mut bytes);
             prop_assert!(bytes.len() <= 4 + NODE_BYTES_MAX);
             prop_assert_eq!(Node::encoded_len(&bytes).unwrap(), Some(bytes.len()));
-            prop_assert_eq!(Node::decode(&bytes).unwrap(), node);
+            prop_assert_eq!(Node::decode(&bytes).unwrap(), node.clone());
+            match &node.name {
+                Some(name) => prop_assert_eq!(&bytes[Node::name_range(&bytes).unwrap()], name.as_bytes()),
+                None => prop_assert!(Node::name_range(&bytes).is_err()),
+            }
         }
 
         #[test]

@@ -361,7 +361,8 @@ mod tests {
     #[test]
     fn ranges_are_bounded_in_length_and_in_what_nobody_wants() {
         let (gap, max) = (u32::try_from(GAP_BYTES_MAX).unwrap(), u32::try_from(RANGE_BYTES_MAX).unwrap());
-        let cases: [(&[(u32, u32, u32)], usize); 7] = [
+        type Places<'a> = &'a [(u32, u32, u32)];
+        let cases: [(Places<'_>, usize); 7] = [
             (&[], 0),
             (&[(1, 0, 10), (1, 10, 10), (1, 20 + gap, 10)], 1),
             (&[(1, 0, 10), (1, 11 + gap, 10)], 2),

@@ -2,7 +2,6 @@
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FileType, Stat};
-use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::model::{Name, Node, NodeKind};

@@ -6,6 +6,7 @@ mod concurrent_memory;
 mod corpus;
 mod crash;
 mod damage;
+mod deltas;
 mod docker;
 mod flips;
 mod fuzz_seeds;

@@ -251,7 +251,8 @@ fn neighbouring_small_files_are_read_together() {
         restore_to(&counted.repo, &counted.taken, place.path(), false);
     });
     // 1.7 MB of data in packs of 64 KiB (the harness's): each pack is read for each of the batches that it has files of.
-    let packs = counted.storage.record().iter().filter(|asked| asked.operation == Operation::GetRange).map(|asked| &asked.key);
+    let record = counted.storage.record();
+    let packs = record.iter().filter(|asked| asked.operation == Operation::GetRange).map(|asked| &asked.key);
     let packs = packs.collect::<std::collections::BTreeSet<_>>().len();
     assert!(all - tree <= packs + 4 * FILES / 256, "{} reads of data in {packs} packs for {FILES} files", all - tree);
     // What is right is compared, not read again.

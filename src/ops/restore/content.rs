@@ -124,17 +124,21 @@ impl Stored<'_, '_, '_> {
                     }
                 };
                 if let Some(lent) = self.restore.hands.lend() {
-                    helpers.fetch_add(1, Ordering::SeqCst);
-                    let (receiver, helpers, place) = (receiver.clone(), &helpers, &place);
-                    scope.spawn(move || {
+                    let (receiver, running, place) = (receiver.clone(), &helpers, &place);
+                    let help = move || {
                         for part in receiver {
                             place(part);
                             if lent.is_wanted_back() {
                                 break;
                             }
                         }
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    };
+                    helpers.fetch_add(1, Ordering::SeqCst);
+                    // Where no further thread can be had, this one does it alone.
+                    if std::thread::Builder::new().spawn_scoped(scope, help).is_err() {
                         helpers.fetch_sub(1, Ordering::SeqCst);
-                    });
+                    }
                 }
                 let left =
                     if helpers.load(Ordering::SeqCst) == 0 { Some(part) } else { sender.try_send(part).err().map(|e| e.into_inner()) };

@@ -137,7 +137,8 @@ fn check_no_garbage(repo: &Repository, snapshots: &[Committed], what: &str) {
             stored.push(location.blob.id);
             let (blobs, sum) = bytes.entry(repo.index().pack(location.pack)?.id).or_default();
             *blobs += 1;
-            *sum += location.blob.stored_len as usize;
+            // A delta names its base in the pack's index.
+            *sum += location.blob.stored_len as usize + if location.blob.base.is_some() { ChunkId::LEN } else { 0 };
             Ok(())
         })
         .unwrap();
@@ -154,7 +155,8 @@ fn check_no_garbage(repo: &Repository, snapshots: &[Committed], what: &str) {
     }
 }
 
-/// Every chunk that a snapshot refers to, read from the repository itself.
+/// Every chunk that a snapshot refers to, and every base that one of these is encoded against; read from the repository
+/// itself.
 pub(crate) fn chunks_of(repo: &Repository, snapshot: &Committed) -> BTreeSet<ChunkId> {
     let reader = ChunkReader::new(repo);
     let found = RefCell::new(BTreeSet::new());
@@ -188,7 +190,10 @@ pub(crate) fn chunks_of(repo: &Repository, snapshot: &Committed) -> BTreeSet<Chu
         }
     }
     drop(nodes);
-    found.into_inner()
+    let mut found = found.into_inner();
+    let bases: Vec<ChunkId> = found.iter().filter_map(|id| repo.index().get(id).unwrap()?.blob.base).collect();
+    found.extend(bases);
+    found
 }
 
 /// Rule 7.
