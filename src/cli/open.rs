@@ -54,11 +54,15 @@ pub(super) fn repository_with(context: &Context, asking: Asking) -> Result<Repos
     };
     let host = host();
     let tag = IndexTag { repository: locked.id(), host: host.clone(), format: NOTES_FORMAT };
-    let opened = index::open(&state_dir(&context.globals, locked.id())?, &tag, MEMORY_BYTES_DEFAULT)?;
-    if let Some(why) = opened.discarded {
-        tracing::info!("the local index is made anew: {why}");
-    }
-    locked.unlock(secret.as_ref(), opened.index, Arc::clone(&context.clock), &host)
+    let state_dir = state_dir(&context.globals, locked.id())?;
+    let index = || {
+        let opened = index::open(&state_dir, &tag, MEMORY_BYTES_DEFAULT)?;
+        if let Some(why) = opened.discarded {
+            tracing::info!("the local index is made anew: {why}");
+        }
+        Ok(opened.index)
+    };
+    locked.unlock_beside(secret.as_ref(), index, Arc::clone(&context.clock), &host)
 }
 
 /// Makes a repository in `storage`.

@@ -126,20 +126,24 @@ impl Locked {
 
     /// Opens the keys and takes in what the journals tell. `host` names this machine in sessions.
     pub fn unlock(self, secret: Option<&Secret>, index: Box<dyn ChunkIndex>, clock: Arc<dyn Clock>, host: &str) -> Result<Repository> {
-        if secret.is_some() && !self.is_encrypted()? {
-            // Whoever can write to the storage could swap the config, to be given in the clear what was sealed before.
-            return Err(Error::new(ErrorKind::WrongKey, "a passphrase or key file was given, but the repository is not encrypted")
-                .on(self.storage.describe())
-                .hint("if it never was, leave the passphrase out; if it was, its config was replaced: restore `config` from a copy"));
-        }
-        let (keys, slot) = if self.is_encrypted()? {
-            let secret = secret
-                .ok_or_else(|| Error::new(ErrorKind::WrongKey, "the repository is encrypted and no passphrase or key file was given"))?;
-            open_slots(&*self.storage, &self.config, secret)?
-        } else {
-            (Keys::public(&self.config.repository), None)
-        };
-        Config::authenticate(&self.object, &keys)?;
+        self.unlock_beside(secret, || Ok(index), clock, host)
+    }
+
+    /// Likewise; `index` opens the index meanwhile. Both take their time, and a snapshot each minute begins with them.
+    pub fn unlock_beside(
+        self,
+        secret: Option<&Secret>,
+        index: impl FnOnce() -> Result<Box<dyn ChunkIndex>> + Send,
+        clock: Arc<dyn Clock>,
+        host: &str,
+    ) -> Result<Repository> {
+        let (keys, index) = std::thread::scope(|scope| {
+            let index = scope.spawn(index);
+            let keys = self.open_keys(secret);
+            (keys, index.join())
+        });
+        let (keys, slot) = keys?;
+        let index = index.unwrap_or_else(|cause| std::panic::resume_unwind(cause))?;
         let chunker = Chunker::new(keys.gear());
         let repo = Repository {
             storage: self.storage,
@@ -154,6 +158,24 @@ impl Locked {
         };
         repo.refresh()?;
         Ok(repo)
+    }
+
+    fn open_keys(&self, secret: Option<&Secret>) -> Result<(Keys, Option<String>)> {
+        if secret.is_some() && !self.is_encrypted()? {
+            // Whoever can write to the storage could swap the config, to be given in the clear what was sealed before.
+            return Err(Error::new(ErrorKind::WrongKey, "a passphrase or key file was given, but the repository is not encrypted")
+                .on(self.storage.describe())
+                .hint("if it never was, leave the passphrase out; if it was, its config was replaced: restore `config` from a copy"));
+        }
+        let (keys, slot) = if self.is_encrypted()? {
+            let secret = secret
+                .ok_or_else(|| Error::new(ErrorKind::WrongKey, "the repository is encrypted and no passphrase or key file was given"))?;
+            open_slots(&*self.storage, &self.config, secret)?
+        } else {
+            (Keys::public(&self.config.repository), None)
+        };
+        Config::authenticate(&self.object, &keys)?;
+        Ok((keys, slot))
     }
 }
 

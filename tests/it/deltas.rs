@@ -19,7 +19,9 @@ use crate::harness::{State, restored};
 fn database() -> ScriptedSource {
     ScriptedSource::build(|tree| {
         tree.file("data/table", noise(1, 900_000)).file("data/other", noise(2, 30_000));
-        (0..200).for_each(|n| drop(tree.file(format!("data/many/{n}"), noise(n, 20))));
+        for n in 0..200 {
+            tree.file(format!("data/many/{n}"), noise(n, 20));
+        }
     })
 }
 
