@@ -28,8 +28,9 @@ const MIXED_BYTES_MAX: usize = 4 << 20;
 /// What was packed becomes usable for others, and for the next try after an interruption, at least this often.
 const CHECKPOINT_BYTES: u64 = 4 << 30;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
-/// How many full packs may be checked and written at once; bounds memory together with the open ones.
-const PUBLISHING_MAX: usize = 2;
+/// For so many processors one more full pack may be checked and written at once; bounds memory together with the open ones.
+/// Writing a pack takes a fraction of the time in which one thread fills the next.
+const PROCESSORS_PER_PUBLISHING: usize = 4;
 /// Parts of the set of ids that are claimed and not yet in the index, so that threads seldom meet.
 const CLAIM_SHARDS: usize = 16;
 
@@ -72,6 +73,7 @@ pub struct ChunkWriter<'r> {
     claims: [Mutex<HashSet<ChunkId>>; CLAIM_SHARDS],
     open: Mutex<OpenPacks>,
     publishing: (Mutex<usize>, Condvar),
+    publishing_max: usize,
     unpublished: Mutex<Unpublished>,
     checked_packs: Mutex<HashMap<PackNumber, bool>>,
     /// Packs of others that were relied on and that no journal names yet: this session names them before it ends.
@@ -173,6 +175,7 @@ impl<'r> ChunkWriter<'r> {
             claims: Default::default(),
             open: Mutex::default(),
             publishing: Default::default(),
+            publishing_max: std::thread::available_parallelism().map_or(1, usize::from).div_ceil(PROCESSORS_PER_PUBLISHING),
             unpublished: Mutex::new(unpublished),
             checked_packs: Mutex::default(),
             relied: Mutex::default(),
@@ -388,10 +391,8 @@ impl<'r> ChunkWriter<'r> {
         let mut buffer = Vec::new();
         for (entry, number) in finished.entries.iter().zip(0..) {
             let sealed = &finished.bytes[entry.offset as usize..][..entry.stored_len as usize];
-            buffer.clear();
-            buffer.extend_from_slice(sealed);
             let aad = finished.header.blob_aad(number, entry);
-            keys.blob(ChunkKind::from_number(entry.kind)?).open(number, aad.as_bytes(), &mut buffer).map_err(|e| {
+            keys.blob(ChunkKind::from_number(entry.kind)?).check(number, aad.as_bytes(), sealed, &mut buffer).map_err(|e| {
                 Error::new(ErrorKind::Storage, "a blob does not open as it was sealed; the machine's memory or processor may be faulty")
                     .because(e)
                     .on(entry.id)
@@ -477,7 +478,7 @@ impl<'r> ChunkWriter<'r> {
             }
         }
         let mut busy = lock(&self.publishing.0);
-        while *busy >= PUBLISHING_MAX {
+        while *busy >= self.publishing_max {
             busy = self.publishing.1.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
         *busy += 1;

@@ -85,6 +85,20 @@ impl SealKey {
         Ok(())
     }
 
+    /// Whether sealed bytes open; they stay as they are. `scratch` is room to work in.
+    pub fn check(&self, nonce: u32, aad: &[u8], sealed: &[u8], scratch: &mut Vec<u8>) -> Result<()> {
+        let wrong = || Error::damaged("sealed bytes do not open: they are damaged, misplaced or forged");
+        let (body, tag) = sealed.split_at(sealed.len().checked_sub(TAG_BYTES).ok_or_else(wrong)?);
+        match &self.0 {
+            Inner::Checksum(key) if checksum(key, nonce, aad, body) == *tag => Ok(()),
+            Inner::Checksum(_) => Err(wrong()),
+            Inner::Aes(key) => {
+                scratch.resize(body.len(), 0);
+                key.open_separate_gather(counter(nonce), Aad::from(aad), body, tag, scratch).map_err(|_| wrong())
+            }
+        }
+    }
+
     /// Opens sealed bytes in place and returns the plaintext. Any other key, nonce, associated data or bit is `Damaged`.
     pub fn open<'a>(&self, nonce: u32, aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8]> {
         let wrong = || Error::damaged("sealed bytes do not open: they are damaged, misplaced or forged");
@@ -131,6 +145,12 @@ mod tests {
             assert_eq!(sealed.len(), 2 + 5 + TAG_BYTES);
             let body = sealed.split_off(2);
             assert_eq!(key.open(5, b"aad", &mut body.clone()).unwrap(), b"hello");
+            let mut scratch = Vec::new();
+            assert!(key.check(5, b"aad", &body, &mut scratch).is_ok() && key.check(6, b"aad", &body, &mut scratch).is_err());
+            assert!(
+                key.check(5, b"aad", &body[..body.len() - 1], &mut scratch).is_err()
+                    && key.check(5, b"aad", &[0; 3], &mut scratch).is_err()
+            );
             assert!(key.open(6, b"aad", &mut body.clone()).is_err());
             assert!(key.open(5, b"aae", &mut body.clone()).is_err());
             assert!(SealKey::new(suite, &[8; 32]).unwrap().open(5, b"aad", &mut body.clone()).is_err());
