@@ -1,7 +1,7 @@
 //! The parameter study: what the size of chunks, the zstd level and deltas cost and save, on two states of some folders.
 //!
 //! ```text
-//! cargo bench --bench study -- [--out DIR] [--averages 16,64,256] [--levels 1,3] [--all-levels-at 64] [OLD NEW]...
+//! cargo bench --bench study -- [--out DIR] [--averages 16,64,256] [--levels 1,3] [--all-levels-at 128] [OLD NEW]...
 //! ```
 //!
 //! OLD and NEW are two states of one folder; each subfolder of OLD is a part of its own, and so is a `pg_wal` below it.
@@ -12,6 +12,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod history;
 mod measure;
 mod parts;
 mod plot;
@@ -21,8 +22,14 @@ mod stages;
 use std::error::Error;
 use std::path::PathBuf;
 
+use history::History;
 use measure::{Outcome, measure};
 use stages::Shape;
+
+/// Parts whose longest file is a table of a database.
+const HISTORY_PARTS: [&str; 2] = ["pg", "pages"];
+
+type Failure = Box<dyn Error>;
 
 struct Options {
     out: PathBuf,
@@ -34,7 +41,7 @@ struct Options {
     folders: Vec<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let options = parse(std::env::args().skip(1))?;
     std::fs::create_dir_all(&options.out)?;
     let made = if options.folders.is_empty() { Some(parts::make(&options.out.join("study-data"))?) } else { None };
@@ -45,41 +52,51 @@ fn main() -> Result<(), Box<dyn Error>> {
         found.extend(parts::find(old, new)?);
     }
     let mut outcomes = Vec::new();
-    let shapes = std::iter::once(Shape::Fixed(16 << 10)).chain(options.averages.iter().map(|kib| Shape::content(kib << 10)));
+    let shapes = std::iter::once(Shape::PAGES).chain(options.averages.iter().map(|kib| Shape::content(kib << 10)));
     for shape in shapes {
+        let with_all = shape.is_content_defined() && shape.average() == options.all_levels_at << 10;
         let mut levels = options.levels.clone();
-        if shape.average() == options.all_levels_at << 10 && !matches!(shape, Shape::Fixed(_)) {
+        if with_all {
             levels.extend(&options.more_levels);
             levels.sort_unstable();
+            levels.dedup();
         }
         for part in &found {
-            let outcome = measure(part, &shape, &levels)?;
+            let outcome = measure(part, &shape, &levels, with_all)?;
             eprintln!("{}", report::progress(&outcome));
             outcomes.push(outcome);
+        }
+    }
+    let mut histories = Vec::new();
+    if let Some(part) = found.iter().find(|part| HISTORY_PARTS.contains(&part.name.as_str())) {
+        for average in [64, 128, 256] {
+            for smaller in [2, 4, 8] {
+                histories.extend(history::run(&part.old, &part.old_files, Shape::content(average << 10), smaller, 3)?);
+            }
         }
     }
     if made.is_some() {
         std::fs::remove_dir_all(options.out.join("study-data"))?;
     }
-    write(&options, &outcomes)
+    write(&options, &outcomes, &histories)
 }
 
-fn write(options: &Options, outcomes: &[Outcome]) -> Result<(), Box<dyn Error>> {
+fn write(options: &Options, outcomes: &[Outcome], histories: &[History]) -> Result<(), Failure> {
     std::fs::write(options.out.join("study.tsv"), report::raw(outcomes))?;
     std::fs::write(options.out.join("study.svg"), report::plot(outcomes))?;
-    let tables = report::tables(outcomes);
+    let tables = report::tables(outcomes, histories);
     std::fs::write(options.out.join("study.md"), &tables)?;
     println!("{tables}");
     Ok(())
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, Box<dyn Error>> {
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, Failure> {
     let mut options = Options {
         out: std::env::var_os("STUDY_OUT").map_or_else(|| std::env::temp_dir().join("icecore-study"), PathBuf::from),
         averages: vec![16, 32, 64, 128, 256, 512, 1024],
         levels: vec![1, 3],
         more_levels: vec![-1, 2, 6],
-        all_levels_at: 64,
+        all_levels_at: 128,
         folders: Vec::new(),
     };
     while let Some(argument) = arguments.next() {

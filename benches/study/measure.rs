@@ -2,22 +2,26 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use icecore::model::ChunkId;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::Failure;
 use crate::parts::Part;
-use crate::stages::{Id, Shape, Stages};
+use crate::stages::{Shape, Stages};
 
 /// What a stored chunk costs beside its bytes: its entry in the pack's footer, its record in the index delta and its line
 /// in the list of its file.
 const METADATA_BYTES: u64 = 64 + 48 + 40;
 /// A delta names its base.
 const BASE_BYTES: u64 = 32;
+/// A delta is taken where it is so many times smaller than plain compression.
+const SMALLER: usize = 4;
 /// A delta under this share of its chunk is taken without a look at what plain compression makes of it.
-const SMALL_DELTA_SHARE: usize = 16;
+const SMALL_DELTA_SHARE: usize = 64;
 /// Files up to this are kept in their directory's entry, whatever the shape of chunks.
 const INLINE_BYTES: u64 = 512;
 /// Stages run over so many bytes at once, so that reading the clock costs nothing.
@@ -40,10 +44,15 @@ pub(crate) struct State {
     /// Chunks that were not known, and their bytes.
     pub(crate) new_chunks: u64,
     pub(crate) new_bytes: u64,
+    /// Of these, the ones in whose place something stood before.
+    pub(crate) bases: u64,
+    pub(crate) base_bytes: u64,
     /// Processor seconds of cutting and naming everything.
     pub(crate) cut: f64,
     pub(crate) hash: f64,
-    /// By level.
+    /// Processor seconds of encoding all new chunks that have a base as deltas.
+    pub(crate) delta: f64,
+    /// By level of what is stored without a base.
     pub(crate) encoded: Vec<Encoded>,
 }
 
@@ -55,11 +64,12 @@ pub(crate) struct Encoded {
     pub(crate) delta_bytes: u64,
     /// Chunks that are stored as deltas.
     pub(crate) deltas: u64,
-    /// Processor seconds of compressing all new chunks, and of encoding all that have a base as deltas.
+    /// Processor seconds of compressing all new chunks.
     pub(crate) plain: f64,
-    pub(crate) delta: f64,
     /// Processor seconds of compressing those whose delta is not small: a snapshot needs both then.
     pub(crate) plain_beside_delta: f64,
+    /// Bytes of the deltas of all chunks that have a base, made at this level instead of the program's, and seconds.
+    pub(crate) deltas_at_level: Option<(u64, f64)>,
 }
 
 struct Piece {
@@ -69,11 +79,13 @@ struct Piece {
 
 type Files = HashMap<PathBuf, Vec<Piece>>;
 
-pub(crate) fn measure(part: &Part, shape: &Shape, levels: &[i32]) -> io::Result<Outcome> {
-    let mut stages = Stages::new()?;
+/// `all_deltas`: make deltas at every level, too.
+pub(crate) fn measure(part: &Part, shape: &Shape, levels: &[i32], all_deltas: bool) -> Result<Outcome, Failure> {
+    let mut stages = Stages::new();
     let mut known = HashSet::new();
-    let mut run = |root: &Path, files: &[PathBuf], old: Option<(&Path, &Files)>, known: &mut HashSet<Id>| {
-        let mut state = State { encoded: vec![Encoded::default(); levels.len()], ..State::default() };
+    let empty = Encoded { deltas_at_level: all_deltas.then_some((0, 0.0)), ..Encoded::default() };
+    let mut run = |root: &Path, files: &[PathBuf], old: Option<(&Path, &Files)>, known: &mut HashSet<ChunkId>| {
+        let mut state = State { encoded: vec![empty.clone(); levels.len()], ..State::default() };
         let mut batch = Batch::default();
         let mut cut_files = Files::new();
         for file in files {
@@ -82,11 +94,11 @@ pub(crate) fn measure(part: &Part, shape: &Shape, levels: &[i32]) -> io::Result<
             cut_files.insert(file.clone(), pieces);
         }
         batch.encode(&mut stages, levels, &mut state)?;
-        Ok::<_, io::Error>((state, cut_files))
+        Ok::<_, Failure>((state, cut_files))
     };
     let (first, cut) = run(&part.old, &part.old_files, None, &mut known)?;
     let (second, _) = run(&part.new, &part.new_files, Some((&part.old, &cut)), &mut known)?;
-    Ok(Outcome { part: part.name.clone(), shape: shape.clone(), levels: levels.to_vec(), first, second })
+    Ok(Outcome { part: part.name.clone(), shape: *shape, levels: levels.to_vec(), first, second })
 }
 
 /// Cuts and names one file; chunks that nobody had go into the batch, with what stood in their place before.
@@ -96,11 +108,11 @@ fn stream(
     shape: &Shape,
     stages: &mut Stages,
     state: &mut State,
-    known: &mut HashSet<Id>,
+    known: &mut HashSet<ChunkId>,
     base: Option<(PathBuf, &Vec<Piece>)>,
     batch: &mut Batch,
     levels: &[i32],
-) -> io::Result<Vec<Piece>> {
+) -> Result<Vec<Piece>, Failure> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     if len <= INLINE_BYTES {
@@ -173,7 +185,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, chunk: &[u8], base: Option<(&File, &Piece)>) -> io::Result<()> {
+    fn push(&mut self, chunk: &[u8], base: Option<(&File, &Piece)>) -> Result<(), Failure> {
         self.raw.extend_from_slice(chunk);
         let base = match base {
             None => None,
@@ -189,45 +201,49 @@ impl Batch {
     }
 
     /// Encodes all at every level and empties the batch.
-    fn encode(&mut self, stages: &mut Stages, levels: &[i32], state: &mut State) -> io::Result<()> {
+    fn encode(&mut self, stages: &mut Stages, levels: &[i32], state: &mut State) -> Result<(), Failure> {
         state.new_chunks += self.chunks.len() as u64;
         state.new_bytes += self.raw.len() as u64;
-        for (level, total) in levels.iter().zip(&mut state.encoded) {
-            let chunks = || {
-                let (mut at, mut base_at) = (0, 0);
-                self.chunks.iter().map(move |(len, base)| {
-                    let chunk = (at..at + len, base.map(|base| base_at..base_at + base));
-                    at += len;
-                    base_at += base.unwrap_or(0);
-                    chunk
-                })
-            };
-            let mut plain = Vec::new();
-            for (chunk, _) in chunks() {
-                let mut seconds = 0.0;
-                let len = timed(&mut seconds, || stages.encode(&self.raw[chunk], *level))?;
-                total.plain += seconds;
-                plain.push((len, seconds));
+        for (len, _) in self.chunks.iter().filter(|(_, base)| base.is_some()) {
+            state.bases += 1;
+            state.base_bytes += *len as u64;
+        }
+        let chunks = || {
+            let (mut at, mut base_at) = (0, 0);
+            self.chunks.iter().map(move |(len, base)| {
+                let chunk = (at..at + len, base.map(|base| base_at..base_at + base));
+                at += len;
+                base_at += base.unwrap_or(0);
+                chunk
+            })
+        };
+        let mut deltas = Vec::new();
+        timed(&mut state.delta, || {
+            for (chunk, base) in chunks() {
+                deltas.push(base.map(|base| stages.delta(&self.raw[chunk], &self.bases[base])).transpose()?.flatten());
             }
-            let mut deltas = Vec::new();
-            timed(&mut total.delta, || {
-                for (chunk, base) in chunks() {
-                    deltas.push(base.map(|base| stages.delta(&self.raw[chunk], &self.bases[base], *level)).transpose()?);
-                }
-                Ok::<_, io::Error>(())
-            })?;
-            for (((chunk, _), (plain, seconds)), delta) in chunks().zip(plain).zip(deltas) {
+            Ok::<_, Failure>(())
+        })?;
+        for (level, total) in levels.iter().zip(&mut state.encoded) {
+            for ((chunk, base), delta) in chunks().zip(&deltas) {
+                let raw = &self.raw[chunk];
+                let mut seconds = 0.0;
+                let plain = timed(&mut seconds, || stages.encode(raw, *level))?;
+                total.plain += seconds;
                 let plain_bytes = plain as u64 + METADATA_BYTES;
                 total.plain_bytes += plain_bytes;
                 match delta {
-                    Some(delta) if delta < plain / 2 => {
-                        total.delta_bytes += delta as u64 + METADATA_BYTES + BASE_BYTES;
+                    Some(delta) if delta * SMALLER < plain => {
+                        total.delta_bytes += *delta as u64 + METADATA_BYTES + BASE_BYTES;
                         total.deltas += 1;
                     }
                     _ => total.delta_bytes += plain_bytes,
                 }
-                if delta.is_none_or(|delta| delta >= chunk.len() / SMALL_DELTA_SHARE) {
+                if delta.is_none_or(|delta| delta >= raw.len() / SMALL_DELTA_SHARE) {
                     total.plain_beside_delta += seconds;
+                }
+                if let (Some(base), Some((bytes, seconds))) = (base, &mut total.deltas_at_level) {
+                    *bytes += timed(seconds, || stages.delta_at(raw, &self.bases[base], *level))?.unwrap_or(0) as u64;
                 }
             }
         }

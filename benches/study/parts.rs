@@ -71,7 +71,7 @@ pub(crate) fn make(root: &Path) -> io::Result<Vec<PathBuf>> {
             std::fs::create_dir_all(state.join(part))?;
         }
     }
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut pages = vec![0; PAGES * PAGE];
     pages.chunks_mut(PAGE).enumerate().for_each(|(number, page)| fill_page(page, number, &mut random));
     std::fs::write(old.join("pages/table"), &pages)?;
@@ -113,17 +113,21 @@ fn fill_page(page: &mut [u8], number: usize, random: &mut Random) {
 }
 
 /// A small generator (xorshift64*): the same data in every run.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() >> 16) as usize % bound
     }
 }

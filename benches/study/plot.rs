@@ -106,11 +106,7 @@ fn panel_body(out: &mut String, panel: &Panel, x_label: &str) {
         let color = COLORS[series.color % COLORS.len()];
         let dashes = if series.is_dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let points: Vec<String> = series.points.iter().map(|(size, value)| format!("{:.1},{:.1}", x(*size), y(*value))).collect();
-        let _ = writeln!(
-            out,
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"{dashes}/>",
-            points.join(" ")
-        );
+        let _ = writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"{dashes}/>", points.join(" "));
         if !series.name.is_empty() {
             let at = TOP + 12.0 + row * 15.0;
             let _ = writeln!(out, "<path d=\"M{} {}h16\" stroke=\"{color}\" stroke-width=\"3\"/>", LEFT + 8.0, at - 4.0);

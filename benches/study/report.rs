@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::history::History;
 use crate::measure::{Encoded, Outcome, State};
 use crate::plot::{Panel, Series, draw};
-use crate::stages::Shape;
 
 const MB: f64 = 1e6;
 
@@ -42,7 +42,7 @@ pub(crate) fn raw(outcomes: &[Outcome]) -> String {
                     state.hash,
                     e.plain,
                     e.plain_beside_delta,
-                    e.delta
+                    state.delta
                 );
             }
         }
@@ -51,12 +51,13 @@ pub(crate) fn raw(outcomes: &[Outcome]) -> String {
 }
 
 /// The tables that people read.
-pub(crate) fn tables(outcomes: &[Outcome]) -> String {
+pub(crate) fn tables(outcomes: &[Outcome], histories: &[History]) -> String {
     let mut out = String::new();
     for level in common_levels(outcomes) {
         sizes(&mut out, outcomes, level);
     }
     levels(&mut out, outcomes);
+    history(&mut out, histories);
     out
 }
 
@@ -82,33 +83,50 @@ fn sizes(out: &mut String, outcomes: &[Outcome], level: i32) {
             b.delta_bytes as f64 / MB,
             first.cut + first.hash + a.plain,
             second.cut + second.hash + b.plain,
-            second.cut + second.hash + b.delta + b.plain_beside_delta,
+            second.cut + second.hash + second.delta + b.plain_beside_delta,
         );
     }
 }
 
 /// The shape that was measured at the most levels.
 fn levels(out: &mut String, outcomes: &[Outcome]) {
-    let most = outcomes.iter().map(|outcome| outcome.levels.len()).max().unwrap_or(0);
     let _ = write!(
         out,
-        "\nLevels; sizes in MB with metadata, MB/s of one core\n\n\
-         | part | chunks, KiB | zstd | first | compress | second, plain | second, deltas | encode deltas |\n|---|---|---|---|---|---|---|---|\n"
+        "\nLevels; sizes in MB, of plain blobs with metadata, MB/s of one core\n\n\
+         | part | chunks, KiB | zstd | first | compress, MB/s | second, plain | second, all as deltas of this level | encode deltas, MB/s |\n\
+         |---|---|---|---|---|---|---|---|\n"
     );
-    for outcome in outcomes.iter().filter(|outcome| outcome.levels.len() == most) {
+    for outcome in outcomes {
         for ((level, a), b) in outcome.levels.iter().zip(&outcome.first.encoded).zip(&outcome.second.encoded) {
-            let _ = writeln!(
+            let Some((delta_bytes, delta)) = b.deltas_at_level else { continue };
+            let _ = write!(
                 out,
-                "| {} | {} | {level} | {:.1} | {:.0} | {:.2} | {:.2} | {:.0} |",
+                "| {} | {} | {level} | {:.1} | {:.0} | {:.2} |",
                 outcome.part,
                 outcome.shape.name(),
                 a.plain_bytes as f64 / MB,
                 outcome.first.new_bytes as f64 / MB / a.plain,
                 b.plain_bytes as f64 / MB,
-                b.delta_bytes as f64 / MB,
-                outcome.second.new_bytes as f64 / MB / b.delta,
             );
+            // Of a few chunks the rate says nothing.
+            let _ = if outcome.second.bases > 100 {
+                writeln!(out, " {:.2} | {:.0} |", delta_bytes as f64 / MB, outcome.second.base_bytes as f64 / MB / delta)
+            } else {
+                writeln!(out, " - | - |")
+            };
         }
+    }
+}
+
+fn history(out: &mut String, histories: &[History]) {
+    let _ = write!(
+        out,
+        "\n100 snapshots of 64 MiB of a table with 150 pages written to between them: stored bytes for a page written to\n\n\
+         | chunks, KiB | a delta is taken under | bytes | new bases, of all |\n|---|---|---|---|\n"
+    );
+    for history in histories {
+        let (name, share) = (history.shape.name(), 100.0 * history.bases_share);
+        let _ = writeln!(out, "| {name} | 1/{} | {:.0} | {share:.1} % |", history.smaller, history.bytes_per_touch);
     }
 }
 
@@ -124,7 +142,7 @@ pub(crate) fn plot(outcomes: &[Outcome]) -> String {
     second.is_log = true;
     for (color, name) in names.iter().enumerate() {
         let points = |value: &dyn Fn(&Encoded, &Encoded) -> f64| -> Vec<(f64, f64)> {
-            let of_part = outcomes.iter().filter(|outcome| outcome.part == *name && matches!(outcome.shape, Shape::Content { .. }));
+            let of_part = outcomes.iter().filter(|outcome| outcome.part == *name && outcome.shape.is_content_defined());
             of_part
                 .filter_map(|outcome| {
                     let (a, b) = (at_level(outcome, &outcome.first, level)?, at_level(outcome, &outcome.second, level)?);
@@ -144,7 +162,7 @@ pub(crate) fn plot(outcomes: &[Outcome]) -> String {
     for (color, level) in common_levels(outcomes).into_iter().enumerate() {
         let total = |cost: &dyn Fn(&Outcome) -> Option<f64>| -> Vec<(f64, f64)> {
             let mut sums: Vec<(f64, f64)> = Vec::new();
-            for outcome in outcomes.iter().filter(|outcome| matches!(outcome.shape, Shape::Content { .. })) {
+            for outcome in outcomes.iter().filter(|outcome| outcome.shape.is_content_defined()) {
                 let x = (outcome.shape.average() >> 10) as f64;
                 let cost = cost(outcome).unwrap_or(0.0);
                 match sums.iter_mut().find(|(at, _)| *at == x) {
@@ -157,7 +175,7 @@ pub(crate) fn plot(outcomes: &[Outcome]) -> String {
         let first = total(&|o| Some(o.first.cut + o.first.hash + at_level(o, &o.first, level)?.plain));
         let second = total(&|o| {
             let b = at_level(o, &o.second, level)?;
-            Some(o.second.cut + o.second.hash + b.delta + b.plain_beside_delta)
+            Some(o.second.cut + o.second.hash + o.second.delta + b.plain_beside_delta)
         });
         time.series.push(Series { name: format!("zstd {level}"), color, is_dashed: false, points: first });
         time.series.push(Series { name: String::new(), color, is_dashed: true, points: second });
