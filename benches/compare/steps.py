@@ -54,7 +54,7 @@ class Bench:
                     out.mkdir()
                 self.measure(run, step, tool, command)
                 if run == 0:
-                    self.compare(step, tool, root)
+                    self.compare(step, tool, root, not in_place or tool.removes)
                 shutil.rmtree(out)
 
     def pair(self, step: str, old: Path, new: Path) -> None:
@@ -112,11 +112,11 @@ class Bench:
             text = (tool.work / "log").read_text(errors="replace").strip().splitlines()
             self.notes.append(f"{tool.name}, {step}: exit code {child.returncode}: {' '.join(text[-3:])[:300]}")
 
-    def compare(self, step: str, tool, root: Path) -> None:
+    def compare(self, step: str, tool, root: Path, removes: bool) -> None:
         if shutil.which("rsync") is None:
             return
         # Contents by checksum, owners, modes, times, hard links, ACLs, attributes.
-        command = ["rsync", "-aHAXnci", "--delete", f"{self.stage.path}/", f"{root}/"]
+        command = ["rsync", "-aHAXnci", *(["--delete"] if removes else []), f"{self.stage.path}/", f"{root}/"]
         found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace").stdout.splitlines()
         if found:
             self.notes.append(f"{tool.name}, {step}: {len(found)} entries differ from the source, the first: {found[0][:200]}")

@@ -15,6 +15,8 @@ class Tool:
     program = ""
     # A snapshot store is a peer; the others are yardsticks.
     is_peer = True
+    # Whether a restore in place removes what the snapshot does not have.
+    removes = False
 
     def __init__(self, path: str, work: Path):
         self.path = path
@@ -36,7 +38,7 @@ class Tool:
 
     def version(self) -> str:
         out = subprocess.run([self.path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
-        return (out.strip().splitlines() or ["unknown"])[0]
+        return (out.strip().splitlines() or ["unknown"])[0].strip("* ")
 
     def fresh(self) -> None:
         """Forgets everything and makes an empty repository."""
@@ -67,6 +69,7 @@ class Tool:
 
 class Icecore(Tool):
     name = program = "icecore"
+    removes = True
 
     def base(self) -> list:
         return [self.path, "--repo", str(self.repo), "--no-progress", "--quiet"]
@@ -115,6 +118,7 @@ class Restic(Tool):
 
 class Rustic(Tool):
     name = program = "rustic"
+    removes = True
 
     def base(self) -> list:
         return [self.path, "-r", str(self.repo), "--no-progress", "--log-level", "error"]
