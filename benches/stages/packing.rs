@@ -20,7 +20,7 @@ fn fill(keys: &PackKeys, repository: RepositoryId, body: &[u8], buffer: Vec<u8>)
     let mut builder = PackBuilder::new(header, buffer);
     for number in 0..PACK / BLOB {
         let mut id = [0; 32];
-        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+        id[..8].copy_from_slice(&(number as u64 + 1).to_le_bytes());
         let entry = PackEntry { id: ChunkId(id), kind: 0, codec: 0, offset: 0, stored_len: 0, raw_len: BLOB as u32, base: None };
         builder
             .push(&entry, |_, _, out| {

@@ -53,12 +53,48 @@ pub(crate) fn raw(outcomes: &[Outcome]) -> String {
 /// The tables that people read.
 pub(crate) fn tables(outcomes: &[Outcome], histories: &[History]) -> String {
     let mut out = String::new();
+    totals(&mut out, outcomes);
     for level in common_levels(outcomes) {
         sizes(&mut out, outcomes, level);
     }
     levels(&mut out, outcomes);
     history(&mut out, histories);
     out
+}
+
+/// All parts together.
+fn totals(out: &mut String, outcomes: &[Outcome]) {
+    let _ = write!(
+        out,
+        "\nAll parts together; sizes in MB with metadata, processor seconds of one core\n\n\
+         | chunks, KiB | zstd | chunks | first | second, plain | second, deltas | first: cut, hash, compress, s | second, plain, s | second, deltas, s |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+    );
+    let mut shapes: Vec<_> = outcomes.iter().map(|outcome| outcome.shape).collect();
+    shapes.dedup();
+    for shape in shapes {
+        let same: Vec<_> = outcomes.iter().filter(|outcome| outcome.shape == shape).collect();
+        let Some(one) = same.first() else { continue };
+        for level in &one.levels {
+            let sum = |value: &dyn Fn(&Outcome, &Encoded, &Encoded) -> f64| -> f64 {
+                same.iter().filter_map(|o| Some(value(o, at_level(o, &o.first, *level)?, at_level(o, &o.second, *level)?))).sum()
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {level} | {} | {:.1} | {:.1} | {:.1} | {:.2}, {:.2}, {:.2} | {:.2} | {:.2} |",
+                shape.name(),
+                same.iter().map(|outcome| outcome.first.new_chunks).sum::<u64>(),
+                sum(&|_, a, _| a.plain_bytes as f64 / MB),
+                sum(&|_, _, b| b.plain_bytes as f64 / MB),
+                sum(&|_, _, b| b.delta_bytes as f64 / MB),
+                sum(&|o, _, _| o.first.cut),
+                sum(&|o, _, _| o.first.hash),
+                sum(&|_, a, _| a.plain),
+                sum(&|o, _, b| o.second.cut + o.second.hash + b.plain),
+                sum(&|o, _, b| o.second.cut + o.second.hash + o.second.delta + b.plain_beside_delta),
+            );
+        }
+    }
 }
 
 fn sizes(out: &mut String, outcomes: &[Outcome], level: i32) {
