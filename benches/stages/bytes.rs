@@ -3,14 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use icecore::chunk::{Candidates, Chunker, GENERIC, Kernel, META, Profile};
 use icecore::model::RepositoryId;
 use icecore::seal::keys::ChunkKind;
 use icecore::seal::{Keys, SealKey, Suite, compress};
 
 use crate::data::{CHUNK, mixed, noise, pages, touched};
-
-const WINDOW: usize = 8 << 20;
 
 /// What moving bytes alone costs.
 pub(crate) fn memory(c: &mut Criterion) {
@@ -21,32 +18,6 @@ pub(crate) fn memory(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter(|| black_box(&mut to).copy_from_slice(black_box(&from))));
     }
     group.finish();
-}
-
-/// Cutting: chunk after chunk, and the scan of a window that several threads can share.
-pub(crate) fn cut(c: &mut Criterion) {
-    let keys = Keys::public(&RepositoryId([1; 16]));
-    let data = mixed(WINDOW);
-    let mut group = c.benchmark_group("cut");
-    group.throughput(Throughput::Bytes(data.len() as u64));
-    for kernel in Kernel::available() {
-        let chunker = Chunker::with_kernel(keys.gear(), kernel);
-        for (name, profile) in [("file", GENERIC), ("tree", META)] {
-            group.bench_function(format!("{name} {kernel:?}"), |b| b.iter(|| cut_all(&chunker, &profile, &data)));
-        }
-        let mut candidates = Candidates::default();
-        group.bench_function(format!("scan {kernel:?}"), |b| {
-            b.iter(|| chunker.scan(&GENERIC, black_box(&data), 0, &mut candidates));
-        });
-    }
-    group.finish();
-}
-
-fn cut_all(chunker: &Chunker, profile: &Profile, mut rest: &[u8]) {
-    while !rest.is_empty() {
-        let len = chunker.cut(profile, &rest[..rest.len().min(profile.max)]);
-        rest = black_box(&rest[len..]);
-    }
 }
 
 /// Naming.

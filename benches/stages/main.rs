@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bytes;
+mod cut;
 mod data;
 mod lookup;
 mod packing;
@@ -30,7 +31,7 @@ criterion_group!(
     benches,
     clock,
     bytes::memory,
-    bytes::cut,
+    cut::cut,
     bytes::hash,
     bytes::encode,
     bytes::delta,
