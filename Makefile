@@ -7,7 +7,7 @@ help:
 	@echo '             (VOLUME=name or DIR=path: of your own data, which is only read)'
 	@echo 'make test    everything that CI runs'
 	@echo 'make build   the release binary'
-	@echo 'make bench   the benchmarks'
+	@echo 'make bench   the benchmarks, and a report of them (VOLUME_DIR=path, FULL=1; see .ci/bench)'
 	@echo 'make fuzz    every fuzz target, SECONDS=60 each'
 	@echo 'make fmt     format the sources'
 	@echo 'demo, test and build install the Debian packages that are missing, with sudo when not root, and say which.'
@@ -27,7 +27,7 @@ build:
 
 bench:
 	@.ci/packages build
-	@.ci/cargo bench --locked --bench '*'
+	@.ci/bench
 
 fuzz:
 	@.ci/packages build

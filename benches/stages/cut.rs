@@ -1,23 +1,20 @@
-//! What cutting costs, one core: the crate, each kernel of this processor chunk by chunk, and the two stages apart.
+//! What cutting costs: the crate, each kernel of this processor chunk by chunk, and the two stages apart.
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use icecore::chunk::{Candidates, Chunker, GENERIC, Kernel, MEDIA, META, Window};
-use icecore::model::{RepositoryId, hash};
+use icecore::model::RepositoryId;
 use icecore::seal::Keys;
 use icecore::seal::probe::looks_incompressible;
+
+use crate::data::{CHUNK, noise};
 
 /// A window that is in the second-level cache, as bytes are that were just read.
 const WINDOW_BYTES: usize = 512 << 10;
 
-fn noise(len: usize) -> Vec<u8> {
-    let mut noise = vec![0; len];
-    hash::keyed_stream(&[1; 32], b"bench", &mut noise);
-    noise
-}
-
-fn cut(c: &mut Criterion) {
+/// Cutting and probing.
+pub(crate) fn cut(c: &mut Criterion) {
     let keys = Keys::public(&RepositoryId([1; 16]));
     let data = noise(8 << 20);
     let window = &data[..WINDOW_BYTES];
@@ -54,7 +51,7 @@ fn cut(c: &mut Criterion) {
             }
         });
     });
-    let chunk = &data[..80 << 10];
+    let chunk = &data[..CHUNK];
     group.throughput(Throughput::Bytes(chunk.len() as u64));
     group.bench_function("probe noise", |b| b.iter(|| looks_incompressible(black_box(chunk))));
     let text = b"the quick brown fox jumps over the lazy dog ".repeat(2000);
@@ -62,6 +59,3 @@ fn cut(c: &mut Criterion) {
     group.bench_function("probe text", |b| b.iter(|| looks_incompressible(black_box(&text))));
     group.finish();
 }
-
-criterion_group!(benches, cut);
-criterion_main!(benches);
