@@ -86,7 +86,8 @@ impl SourceFile for DirFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let failed = |cause| failed(cause, "cannot read", self.subject());
-        if self.passing.load(Ordering::Relaxed) {
+        // To preadv2 an offset of all ones means the file's own position.
+        if offset != u64::MAX && self.passing.load(Ordering::Relaxed) {
             match retry_on_intr(|| preadv2(&self.fd, &mut [IoSliceMut::new(&mut *buffer)], offset, DONT_CACHE)) {
                 Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => self.passing.store(false, Ordering::Relaxed),
                 read => return read.map_err(failed),
