@@ -18,7 +18,7 @@ use crate::harness::{State, restored};
 /// A database of one file that does not compress, beside files that never change.
 fn database() -> ScriptedSource {
     ScriptedSource::build(|tree| {
-        tree.file("data/table", noise(1, 900_000)).file("data/other", noise(2, 30_000));
+        tree.file("data/many/table", noise(1, 900_000)).file("data/other", noise(2, 30_000));
         for n in 0..200 {
             tree.file(format!("data/many/{n}"), noise(n, 20));
         }
@@ -29,7 +29,7 @@ fn database() -> ScriptedSource {
 fn transaction(source: &ScriptedSource, round: u64) {
     source.edit(|tree| {
         for page in [round % 100, (round * 7 + 3) % 100] {
-            tree.write("data/table", page * 8192 + 100, noise(1000 + round, 60));
+            tree.write("data/many/table", page * 8192 + 100, noise(1000 + round, 60));
         }
     });
 }
@@ -123,7 +123,7 @@ fn prune_keeps_bases_as_long_as_a_delta_needs_them() {
             state.open().unwrap().reindex().unwrap();
             restore_all(&state, &format!("{what}, step {step}, index built anew"));
         }
-        // What is left of the bases serves the next version too.
+        // What is left of the bases serves the next version too, on a host that has only the repository.
         transaction(&source, 50);
         let stats = next(&mut state, &source).snapshot.record.stats;
         assert!(stats.stored_bytes < 20_000, "{what}: {stats:?}");

@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("store", store::store),
     ("time", text::time),
     ("tree_path", text::tree_path),
+    ("undelta", packs::undelta),
     ("verified", records::verified),
     ("xattrs", records::xattrs),
 ];

@@ -3,7 +3,7 @@
 use icecore::model::{PackId, hash};
 use icecore::pack::reader::{Footer, Sections, parse_index};
 use icecore::pack::{BLOB_BYTES_MAX, HEADER_BYTES, Header, PACK_BYTES_MAX, TRAILER_BYTES, builder};
-use icecore::seal::TAG_BYTES;
+use icecore::seal::{TAG_BYTES, compress};
 
 /// A header has one spelling.
 pub(super) fn header(bytes: &[u8]) -> bool {
@@ -64,4 +64,19 @@ fn mend_trailer(trailer: &mut [u8; TRAILER_BYTES], id: Option<&PackId>) {
     }
     let check = hash::hash(&[&trailer[..TRAILER_BYTES - 4]]);
     trailer[TRAILER_BYTES - 4..].copy_from_slice(&check[..4]);
+}
+
+/// A frame that is decoded against a base: the base's length (2 bytes), the chunk's (2), the base, the frame. What decodes can
+/// be encoded against the same base and comes back the same.
+pub(super) fn undelta(bytes: &[u8]) -> bool {
+    let Some((lengths, rest)) = bytes.split_first_chunk::<4>() else { return false };
+    let [base_len, raw_len] = [[lengths[0], lengths[1]], [lengths[2], lengths[3]]].map(|len| usize::from(u16::from_le_bytes(len)));
+    let Some((base, frame)) = rest.split_at_checked(base_len) else { return false };
+    let Ok(raw) = compress::undelta(frame, base, raw_len) else { return false };
+    assert_eq!(raw.len(), raw_len);
+    let mut ours = Vec::new();
+    compress::delta(&raw, base, &mut ours).expect("what was decoded can be encoded");
+    assert_eq!(compress::undelta(&ours, base, raw_len).expect("what we wrote"), raw);
+    assert!(compress::reads_back(&ours, Some(base), &raw).expect("zstd starts"));
+    true
 }

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::index::Table;
 use crate::model::wire::Fields;
 use crate::model::{Name, Node, NodeKind, SourceIdentity, Stream, TreePath};
-use crate::repo::{Committed, Repository};
+use crate::repo::{ChunkReader, Committed, NodeReader, Repository};
 use crate::source::Stat;
 
 /// A file whose inode changed less than this before it was looked at may change again without a new time.
@@ -29,7 +29,9 @@ const REREAD_DAYS: u32 = 20;
 /// One directory's record: its bytes, and where in them the entries stand, sorted by name.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    scanned: Timestamp,
+    /// None when this host has none of the directory: it was made from the parent's tree, and says what was there, but
+    /// nothing of inodes and times.
+    scanned: Option<Timestamp>,
     bytes: Vec<u8>,
     entries: Vec<Place>,
 }
@@ -53,6 +55,9 @@ pub(super) struct Remembered<'a> {
     pub(super) node: &'a [u8],
 }
 
+/// What stands before an entry's node: device, inode, ctime, day.
+const FIELDS_BYTES: usize = 8 + 8 + 12 + 4;
+
 /// How far the cache is relied on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trust {
@@ -65,6 +70,7 @@ pub(super) struct Trust {
 /// The cache of one source, as far as the parent snapshot vouches for it.
 pub(super) struct StatCache<'r> {
     repo: &'r Repository,
+    reader: ChunkReader<'r>,
     source: [u8; 16],
     anchor: Option<Stream>,
     trust: Trust,
@@ -75,8 +81,8 @@ pub(super) struct StatCache<'r> {
 }
 
 impl<'r> StatCache<'r> {
-    /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of. Files are
-    /// taken over unread only where the records are `trusted`, trees and chunks without a look where they are `vouched` for.
+    /// Compares with the newest of `history` (oldest first; none of it forgotten) that this host has records of; where it has
+    /// of none, with the newest, whose trees say what stood where.
     pub(super) fn new(
         repo: &'r Repository,
         identity: &SourceIdentity,
@@ -88,9 +94,9 @@ impl<'r> StatCache<'r> {
         let name = format!("{:?}\0{}\0{}", identity.kind, identity.name, identity.host);
         let source = half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()]));
         let today = u32::try_from(began.seconds / 86_400).unwrap_or(0);
-        let mut cache = Self { repo, source, anchor: None, trust, read_only, today, began };
-        let mut roots = history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
-        cache.anchor = roots.find(|root| cache.record(&TreePath::root(), root).is_some());
+        let mut cache = Self { repo, reader: ChunkReader::new(repo), source, anchor: None, trust, read_only, today, began };
+        let roots = || history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
+        cache.anchor = roots().find(|root| cache.noted(&TreePath::root(), root).is_some()).or_else(|| roots().next());
         cache
     }
 
@@ -109,8 +115,13 @@ impl<'r> StatCache<'r> {
         self.today
     }
 
-    /// The record of a directory whose tree was `tree` in the parent. Whatever is wrong with it, it is only not there.
+    /// The record of a directory whose tree was `tree` in the parent: the one of this host, else what the tree says. Whatever
+    /// is wrong with it, it is only not there.
     pub(super) fn record(&self, path: &TreePath, tree: &Stream) -> Option<Record> {
+        self.noted(path, tree).or_else(|| Record::of_tree(&self.reader, tree).ok())
+    }
+
+    fn noted(&self, path: &TreePath, tree: &Stream) -> Option<Record> {
         let note = self.repo.index().note(Table::Stat, &self.key(path, tree)).ok()??;
         decode(note).ok()
     }
@@ -147,7 +158,7 @@ impl<'r> StatCache<'r> {
         let lifetime = REREAD_DAYS + u32::try_from(stat.inode % u64::from(REREAD_DAYS)).unwrap_or(0);
         let fresh = self.today >= remembered.read_day && self.today - remembered.read_day < lifetime;
         let same = (remembered.device, remembered.inode, remembered.ctime) == (stat.device, stat.inode, stat.ctime);
-        if !(self.trust.files && same && fresh && stat.ctime < record.scanned.minus(racy)) {
+        if !(self.trust.files && same && fresh && record.scanned.is_some_and(|scanned| stat.ctime < scanned.minus(racy))) {
             return None;
         }
         let node = Node::decode(remembered.node).ok()?;
@@ -183,6 +194,23 @@ impl<'r> StatCache<'r> {
 }
 
 impl Record {
+    /// What a tree of the repository says of a directory.
+    fn of_tree(reader: &ChunkReader<'_>, tree: &Stream) -> crate::error::Result<Self> {
+        let mut note = Vec::new();
+        put_time(&mut note, Timestamp::default());
+        let mut nodes = NodeReader::new(reader, tree);
+        while let Some(node) = nodes.next_node()? {
+            note.extend_from_slice(&[0; FIELDS_BYTES]);
+            node.encode(&mut note);
+        }
+        Ok(Self { scanned: None, ..decode(note)? })
+    }
+
+    /// Whether this host noted it, so that it need not be noted again.
+    pub(super) fn is_noted(&self) -> bool {
+        self.scanned.is_some()
+    }
+
     /// How many entries it has.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -258,5 +286,5 @@ pub(super) fn decode(note: Vec<u8>) -> crate::error::Result<Record> {
         }
         entries.push(Place { fields: start, node, name });
     }
-    Ok(Record { scanned, entries, bytes: note })
+    Ok(Record { scanned: Some(scanned), entries, bytes: note })
 }

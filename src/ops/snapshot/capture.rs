@@ -286,7 +286,7 @@ impl Capture<'_, '_> {
             slots.push(done);
         }
         let unread = files.is_empty() && specials.is_empty();
-        directory.kept.store(record.is_some() && unread, Ordering::SeqCst);
+        directory.kept.store(unread && record.as_ref().is_some_and(Record::is_noted), Ordering::SeqCst);
         directory.same.store(unread && record.is_some_and(|record| record.len() == slots.len()), Ordering::SeqCst);
         directory.outstanding.fetch_add(files.len() + below.len(), Ordering::SeqCst);
         *lock(&directory.entries) = slots;

@@ -12,7 +12,7 @@ use icecore::pack::{Finished, Header, PackBuilder, PackEntry, TRAILER_BYTES, bui
 use icecore::repo::{self, Begin, Config, DeltaPack, Entry, ObjectType, ProofGroup, Proofs, Published, Verdict};
 use icecore::seal::keys::ChunkKind;
 use icecore::seal::slot::{Secret, Slot};
-use icecore::seal::{Keys, Suite, TAG_BYTES};
+use icecore::seal::{Keys, Suite, TAG_BYTES, compress};
 use icecore::storage::memory::MemoryStorage;
 use icecore::storage::{Key, Storage};
 use minicbor::bytes::ByteVec;
@@ -24,14 +24,15 @@ pub(super) struct Seed {
     pub(super) target: &'static str,
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
-    /// Its salt is drawn anew each time.
+    /// Its salt is drawn anew each time, or the encoder may be another one.
     pub(super) is_random: bool,
 }
 
 /// All seeds.
 pub(super) fn seeds() -> Vec<Seed> {
     let mut all = Vec::new();
-    let mut add = |target, name, bytes: Vec<u8>| all.push(Seed { target, name, bytes, is_random: matches!(target, "slot" | "envelope") });
+    let mut add =
+        |target, name, bytes: Vec<u8>| all.push(Seed { target, name, bytes, is_random: matches!(target, "slot" | "envelope" | "undelta") });
     for (name, node) in nodes() {
         add("node", name, encoded(&node));
     }
@@ -56,6 +57,9 @@ pub(super) fn seeds() -> Vec<Seed> {
     add("envelope", "end", envelope());
     add("delta", "two", minicbor::to_vec([delta_pack(1), delta_pack(2)]).unwrap());
     add("delta", "none", minicbor::to_vec(Vec::<DeltaPack>::new()).unwrap());
+    for (name, bytes) in deltas() {
+        add("undelta", name, bytes);
+    }
     for (name, bytes) in proofs() {
         add("verified", name, bytes);
     }
@@ -328,6 +332,28 @@ fn pack() -> Finished {
         .unwrap();
     }
     pack.finish(|aad, bytes, start| pack_keys.index.seal(0, aad, bytes, start), TAG_BYTES).unwrap()
+}
+
+/// Chunks encoded against others, in the notation of the target `undelta`.
+fn deltas() -> Vec<(&'static str, Vec<u8>)> {
+    let base: Vec<u8> = (0..500u32).flat_map(|n| (n * n).to_le_bytes()).collect();
+    let seed = |base: &[u8], raw: &[u8]| {
+        let mut frame = Vec::new();
+        compress::delta(raw, base, &mut frame).unwrap();
+        let lengths = [base.len(), raw.len()].map(|len| u16::try_from(len).unwrap().to_le_bytes()).concat();
+        [&lengths[..], base, &frame].concat()
+    };
+    let mut edited = base.clone();
+    edited.splice(700..720, *b"something else");
+    let mut bad = seed(&base, &edited);
+    bad[2] ^= 1;
+    vec![
+        ("edited", seed(&base, &edited)),
+        ("same", seed(&base, &base)),
+        ("unlike", seed(&base, &[7; 300])),
+        ("bad-length", bad),
+        ("bad-short-base", seed(&base[..60], &edited)),
+    ]
 }
 
 fn trailer(pack: &Finished) -> Vec<u8> {
