@@ -48,6 +48,10 @@ impl Clean {
             self.cost_min = median.saturating_add(1);
             let cost_min = self.cost_min;
             self.known.retain(|_, cost| *cost >= cost_min);
+            // A forged tree may give all of them a cost beyond counting.
+            if self.known.len() > self.room {
+                self.known.clear();
+            }
         }
     }
 }
@@ -83,6 +87,11 @@ mod tests {
         for n in 0..100 {
             clean.add(ChunkKind::Data, &stream(n), 5);
             assert!(clean.known.len() <= 10);
+        }
+        let mut forged = Clean::with_room(10);
+        for n in 0..100 {
+            forged.add(ChunkKind::Tree, &stream(n), u64::MAX);
+            assert!(forged.known.len() <= 10);
         }
         clean.add(ChunkKind::Data, &stream(1000), 6);
         assert_eq!(clean.cost(ChunkKind::Data, &stream(1000)), Some(6));

@@ -115,8 +115,10 @@ impl Tally {
         Arc::new(Self { stream: *stream, is_broken: AtomicBool::new(false), cost: AtomicU64::new(1), left: AtomicUsize::new(1), above })
     }
 
+    /// A forged tree in which directories stand in each other twice stands for more than can be counted.
     fn add_cost(&self, cost: u64) {
-        self.cost.fetch_add(cost, Ordering::Relaxed);
+        let add = |now: u64| Some(now.saturating_add(cost));
+        let _ = self.cost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 }
 
@@ -273,9 +275,9 @@ impl<'a> Trees<'a> {
             NodeKind::File(stream) => self.content(stream, known),
             _ => Ok(0),
         });
-        let mut cost = 1;
+        let mut cost: u64 = 1;
         match checked {
-            Ok(more) => cost += more,
+            Ok(more) => cost = cost.saturating_add(more),
             Err(error) => {
                 self.broken(snapshot, &path, error)?;
                 if let Some(above) = above {
@@ -288,7 +290,7 @@ impl<'a> Trees<'a> {
             && stream.len > 0
         {
             match lock(&self.clean).cost(ChunkKind::Tree, stream) {
-                Some(clean) => cost += clean,
+                Some(clean) => cost = cost.saturating_add(clean),
                 None => directory = Some(Directory { snapshot, path, depth, tally: Tally::new(stream, above) }),
             }
         }
