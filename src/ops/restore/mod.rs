@@ -97,7 +97,6 @@ pub fn restore(
     let restore = Restore::new(&reader, options, progress, behind);
     let root = target.begin(&snapshot.root)?;
     std::thread::scope(|scope| {
-        scope.spawn(|| behind::settle(target, &asked));
         let queue = (workers > 0).then(|| {
             let (sender, receiver) = crossbeam_channel::bounded(workers * walk::QUEUED_PER_WORKER);
             for _ in 0..workers {
@@ -106,6 +105,8 @@ pub fn restore(
             }
             sender
         });
+        // After the writers, who end it.
+        scope.spawn(|| behind::settle(target, &asked));
         if let Err(error) = restore.walk(root, &snapshot.root, queue) {
             restore.fail(error);
         }
