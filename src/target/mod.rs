@@ -122,6 +122,9 @@ pub trait Target: Send + Sync {
     fn begin(&self, node: &Node) -> Result<Arc<dyn TargetDir>>;
     /// Everything is placed and every directory closed: makes it durable and removes the mark of an unfinished restore.
     fn finish(&self) -> Result<()>;
+    /// Takes what was placed so far to where it lasts, so that less is left to `finish`. It may take long, and is called from
+    /// a thread that has nothing else to do. It promises nothing; what goes wrong is told by `finish`.
+    fn settle(&self) {}
     /// Whether entries must come one after another in the order of the tree (an archive) rather than from many threads.
     fn sequential(&self) -> bool;
     /// What could not be set so far.

@@ -268,6 +268,7 @@ impl Part for Chunks<'_, '_, '_, '_> {
             }
             give(number, bytes)?;
         }
+        self.stored.restore.behind.count(leaves.iter().map(|leaf| leaf.len).sum());
         Ok(())
     }
 }

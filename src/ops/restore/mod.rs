@@ -4,6 +4,7 @@
 //! walk      one thread reads the tree, makes directories, and puts files into batches of neighbours
 //! workers   each takes a batch, plans the reading of its chunks by pack, and places file after file
 //! parts     a large file is placed part by part; workers that have nothing to do help with it
+//! behind    one thread takes to the disk what was written so far
 //! close     whoever finished a directory's last entry sets its metadata
 //! ```
 //!
@@ -19,6 +20,7 @@ use crate::progress::{Progress, Warning};
 use crate::repo::{ChunkReader, Repository};
 use crate::target::{self, Placed, Reflinks, Target};
 
+mod behind;
 mod content;
 mod hands;
 mod links;
@@ -28,6 +30,7 @@ mod walk;
 
 pub use plan::{RestorePlan, plan};
 
+use behind::WriteBehind;
 use hands::Hands;
 use links::Links;
 
@@ -89,9 +92,10 @@ pub fn restore(
         progress.files_total.store(snapshot.stats.files, Ordering::Relaxed);
     }
     let reader = ChunkReader::new(repo);
-    let restore = Restore::new(&reader, options, progress);
-    let root = target.begin(&snapshot.root)?;
     let workers = if target.sequential() { 0 } else { workers() };
+    let (behind, asked) = WriteBehind::new(workers);
+    let restore = Restore::new(&reader, options, progress, behind);
+    let root = target.begin(&snapshot.root)?;
     std::thread::scope(|scope| {
         let queue = (workers > 0).then(|| {
             let (sender, receiver) = crossbeam_channel::bounded(workers * walk::QUEUED_PER_WORKER);
@@ -101,6 +105,8 @@ pub fn restore(
             }
             sender
         });
+        // After the writers, who end it.
+        scope.spawn(|| behind::settle(target, &asked));
         if let Err(error) = restore.walk(root, &snapshot.root, queue) {
             restore.fail(error);
         }
@@ -155,12 +161,13 @@ struct Restore<'c, 'r> {
     warnings: Mutex<Vec<Warning>>,
     links: Links,
     hands: Hands,
+    behind: WriteBehind,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
 }
 
 impl<'c, 'r> Restore<'c, 'r> {
-    fn new(reader: &'c ChunkReader<'r>, options: &'c RestoreOptions, progress: &'c Progress) -> Self {
+    fn new(reader: &'c ChunkReader<'r>, options: &'c RestoreOptions, progress: &'c Progress, behind: WriteBehind) -> Self {
         Self {
             reader,
             options,
@@ -169,6 +176,7 @@ impl<'c, 'r> Restore<'c, 'r> {
             warnings: Mutex::default(),
             links: Links::default(),
             hands: Hands::default(),
+            behind,
             stop: AtomicBool::new(false),
             failure: Mutex::default(),
         }

@@ -17,6 +17,7 @@ use crate::target::Placed;
 impl<'c, 'r> Restore<'c, 'r> {
     /// Works until there is nothing more to do, or somebody failed.
     pub(super) fn work(&self, queue: Receiver<Batch>) {
+        let _writer = self.behind.writer();
         loop {
             let resting = self.hands.rest();
             let Ok(batch) = queue.recv() else {
