@@ -154,34 +154,6 @@ impl Repository {
         Ok(view)
     }
 
-    /// Adds every pack that is there to the index, from the packs' own footers: the last resort where no journal tells of
-    /// one. Returns those that can't be read.
-    pub fn find_packs(&self) -> Result<Vec<Problem>> {
-        let mut found = View { removed: self.view().removed.clone(), ..View::default() };
-        self.index_unknown_packs(&mut found)?;
-        Ok(found.problems)
-    }
-
-    /// Reads the footers of packs that the index does not know and adds them, as packs that no journal names. A pack that
-    /// can't be read is a problem of the view.
-    fn index_unknown_packs(&self, view: &mut View) -> Result<()> {
-        for listed in self.storage.list("packs")? {
-            let Some(id) = read::parse_pack_key(&listed.key) else { continue };
-            if view.removed.contains(&id) || self.index.pack_number(&id)?.is_some() {
-                continue;
-            }
-            match read::read_footer(self, &id, listed.len) {
-                Ok((info, footer)) => {
-                    self.note_unnamed(&[id])?;
-                    self.index.insert_pack(&info, &delta::blobs(&footer.entries))?;
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => view.problems.push(problem(&listed.key, &error)?),
-            }
-        }
-        Ok(())
-    }
-
     /// Takes packs out of the index that the repository has lost. First the stat cache goes, for all sources and for good:
     /// it vouches for files whose chunks may be among what was lost, and once the packs are out of the index nothing else
     /// tells that it does.
@@ -306,34 +278,6 @@ impl Repository {
     fn note_named(&self, packs: &[PackId]) -> Result<()> {
         let notes: Vec<_> = packs.iter().map(|id| ([UNNAMED, id.as_bytes()].concat(), None)).collect();
         if notes.is_empty() { Ok(()) } else { self.index.set_notes(Table::Meta, &notes) }
-    }
-
-    /// Empties the index and fills it again from the packs' own footers.
-    pub fn reindex(&self) -> Result<Arc<View>> {
-        self.index.clear()?;
-        let mut view = View::default();
-        self.read_cycles(&mut view)?;
-        self.index_unknown_packs(&mut view)?;
-        self.index.flush()?;
-        let problems = view.problems;
-        let fresh = self.refresh()?;
-        let mut both = View {
-            snapshots: fresh.snapshots.clone(),
-            forgotten: fresh.forgotten.clone(),
-            dropped: fresh.dropped.clone(),
-            dropped_left: fresh.dropped_left.clone(),
-            sessions: fresh.sessions.clone(),
-            dead: fresh.dead.clone(),
-            removed: fresh.removed.clone(),
-            doubtful: fresh.doubtful.clone(),
-            sets_unknown: fresh.sets_unknown,
-            cycle: fresh.cycle,
-            problems,
-        };
-        both.problems.extend(fresh.problems.iter().filter(|p| !p.key.starts_with("packs/")).cloned());
-        let both = Arc::new(both);
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = both.clone();
-        Ok(both)
     }
 
     /// Journal entries that must be there, because later ones are, and are not. Each may have been a snapshot. A gap before a
@@ -481,7 +425,7 @@ impl Repository {
     }
 
     /// Prune's cycles: a condemned set counts until its final set is there, then that one counts.
-    fn read_cycles(&self, view: &mut View) -> Result<()> {
+    pub(super) fn read_cycles(&self, view: &mut View) -> Result<()> {
         let mut cycles: BTreeMap<u64, (Option<Key>, Option<Key>)> = BTreeMap::new();
         for listed in self.storage.list("gc")? {
             let Some((number, kind)) = listed.key.as_str().strip_prefix("gc/").and_then(|rest| rest.split_once('/')) else { continue };
@@ -576,7 +520,7 @@ fn entry_state(view: &mut View, session: SessionId) -> &mut SessionState {
 }
 
 /// A failure of the local cache or a wish to stop is no property of an object.
-fn problem(key: &Key, error: &Error) -> Result<Problem> {
+pub(super) fn problem(key: &Key, error: &Error) -> Result<Problem> {
     match error.kind() {
         ErrorKind::Cache | ErrorKind::Interrupted => Err(Error::new(error.kind(), error.to_string())),
         _ => Ok(Problem { key: key.to_string(), what: error.to_string() }),
