@@ -102,7 +102,11 @@ impl Repository {
         let forgets = self.read_forgets(&mut view)?;
         let mut unindexed = false;
         let mut entries = HashSet::new();
-        for listed in self.storage.list("log")? {
+        let log = self.storage.list("log")?;
+        if self.index.counts()?.packs == 0 {
+            self.fill_from_journals(&log, &view)?;
+        }
+        for listed in log {
             let Some((session, sequence)) = journal::parse_key(&listed.key) else { continue };
             let state = view.sessions.entry(session).or_default();
             state.next = state.next.max(sequence + 1);
@@ -390,38 +394,35 @@ impl Repository {
     }
 
     fn take_in_published(&self, published: &Published, removed: &HashSet<PackId>) -> std::result::Result<(), (Option<Key>, Error)> {
-        let mut packs = Vec::new();
+        let here = |error| (None, error);
         if let Some(inline) = &published.inline {
-            packs = delta::decode(inline).map_err(|e| (None, e))?;
+            self.take_in_packs(&delta::decode(inline).map_err(here)?, removed).map_err(here)?;
         }
-        for name in &published.deltas {
-            let key: Key = name.parse().map_err(|e| (None, e))?;
-            let known = |id: &PackId| Ok::<_, Error>(removed.contains(id) || self.index.pack_number(id)?.is_some());
-            let read = || delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key)?);
-            match read() {
-                Ok(more) => packs.extend(more),
-                // Prune removes a delta once all its packs are gone.
-                Err(error) => {
-                    let mut needed = false;
-                    for id in &published.packs {
-                        needed |= !known(id).map_err(|e| (None, e))?;
-                    }
-                    if needed {
-                        return Err((Some(key), error));
-                    }
-                }
+        // Deltas whose packs are all known have nothing to tell; prune removes a delta once all its packs are gone.
+        let mut needed = false;
+        for id in &published.packs {
+            needed |= !removed.contains(id) && self.index.pack_number(id).map_err(here)?.is_none();
+        }
+        for name in published.deltas.iter().filter(|_| needed) {
+            let key: Key = name.parse().map_err(here)?;
+            let packs = self.read_delta(&key).map_err(|error| (Some(key), error))?;
+            self.take_in_packs(&packs, removed).map_err(here)?;
+        }
+        self.note_named(&published.packs).map_err(here)
+    }
+
+    fn take_in_packs(&self, packs: &[DeltaPack], removed: &HashSet<PackId>) -> Result<()> {
+        for pack in packs.iter().filter(|pack| !removed.contains(&pack.id)) {
+            if self.index.pack_number(&pack.id)?.is_none() {
+                self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
             }
         }
-        for pack in packs.iter().filter(|pack| !removed.contains(&pack.id)) {
-            let insert = || {
-                if self.index.pack_number(&pack.id)?.is_none() {
-                    self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
-                }
-                Ok(())
-            };
-            insert().map_err(|e| (None, e))?;
-        }
-        self.note_named(&published.packs).map_err(|e| (None, e))
+        Ok(())
+    }
+
+    /// The packs of a delta object.
+    pub(super) fn read_delta(&self, key: &Key) -> Result<Vec<DeltaPack>> {
+        delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, key)?)
     }
 
     /// Prune's cycles: a condemned set counts until its final set is there, then that one counts.
