@@ -47,6 +47,7 @@ pub(super) struct ForgetDefaults {
 struct Settings {
     repository: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    index_memory: Option<u32>,
     secret: secret::Flags,
     docker_host: Option<String>,
     snapshot: SnapshotDefaults,
@@ -75,6 +76,9 @@ pub(super) fn apply(
     }
     if set("ICECORE_STATE_DIR").is_none() {
         globals.state_dir = globals.state_dir.take().or(settings.state_dir);
+    }
+    if set("ICECORE_INDEX_MEMORY").is_none() {
+        globals.index_memory = globals.index_memory.or(settings.index_memory);
     }
     if set("DOCKER_HOST").is_none() {
         globals.docker_host = globals.docker_host.take().or(settings.docker_host);
@@ -169,6 +173,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings> {
     let settings = Settings {
         repository: top.location("repository")?,
         state_dir: top.path("state_dir")?,
+        index_memory: top.number("index_memory", open::INDEX_MEMORY_MIB)?,
         secret: secret::Flags {
             password_file: top.path("password_file")?,
             password_command: top.text("password_command")?,
@@ -381,6 +386,7 @@ mod tests {
     const FULL: &str = r#"
 repository = "repo"
 state_dir = "/var/state"
+index_memory = 128
 key_file = "../key"
 docker_host = "unix:///run/other.sock"
 
@@ -436,6 +442,7 @@ keep_tags = [
         let expected = Settings {
             repository: Some("/etc/x/repo".into()),
             state_dir: Some("/var/state".into()),
+            index_memory: Some(128),
             secret: secret::Flags { key_file: Some("/etc/x/../key".into()), ..secret::Flags::default() },
             docker_host: Some("unix:///run/other.sock".into()),
             snapshot: SnapshotDefaults {
@@ -477,6 +484,8 @@ keep_tags = [
             ("password_command = ['pass']", 1, "`password_command`"),
             ("\n\nsnapshot = 3", 3, "`snapshot`"),
             ("[[forget]]\nkeep_last = 1", 1, "`forget`"),
+            ("index_memory = 15", 1, "from 16 to 1048576"),
+            ("index_memory = '96'", 1, "`index_memory`"),
             ("[snapshot]\ncompression = 20", 2, "from 1 to 19"),
             ("[snapshot]\ncompression = '3'", 2, "`compression`"),
             ("[snapshot]\none_file_system = 'yes'", 2, "`one_file_system`"),
@@ -532,6 +541,15 @@ keep_tags = [
         for environment in [&all[..], &[]] {
             assert_eq!(of(flags, environment), (Some("/f/repo".into()), Some("/f/state".into()), Some("/f/sock".into())));
         }
+    }
+
+    #[test]
+    fn the_index_s_memory_comes_from_flag_environment_or_file() {
+        let (_dir, path) = file("index_memory = 200");
+        let of = |line: &str, environment: &[(&str, &str)]| applied(line, environment, &path).unwrap().globals.index_memory;
+        assert_eq!(of("stats", &[]), Some(200));
+        assert_eq!(of("stats", &[("ICECORE_INDEX_MEMORY", "300")]), None, "it is read from there later");
+        assert_eq!(of("stats --index-memory 400", &[("ICECORE_INDEX_MEMORY", "300")]), Some(400));
     }
 
     #[test]

@@ -85,6 +85,10 @@ struct Globals {
     /// /var/lib/icecore-state for root, else icecore in the user's state folder]
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// The most memory, in MiB, that the index of chunks may take up; a large repository is looked up faster with more
+    /// [env: ICECORE_INDEX_MEMORY; default: 96]
+    #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(index_memory_range()))]
+    index_memory: Option<u32>,
     /// Read the passphrase from a file [env: ICECORE_PASSWORD_FILE, or ICECORE_PASSWORD for the passphrase itself]
     #[arg(long, global = true, value_name = "FILE", group = "secret")]
     password_file: Option<PathBuf>,
@@ -148,6 +152,11 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual, or write its pages to a folder
     Man(manual::ManArgs),
+}
+
+/// MiB that an index can be given.
+fn index_memory_range() -> std::ops::RangeInclusive<i64> {
+    i64::from(*open::INDEX_MEMORY_MIB.start())..=i64::from(*open::INDEX_MEMORY_MIB.end())
 }
 
 /// What a verb works with besides its own flags.
@@ -363,6 +372,8 @@ mod tests {
             "--repo /r --json stats",
             "stats --config /c",
             "stats --repo /r --state-dir /s --json -q -vv --no-progress --docker-host unix:///x",
+            "stats --index-memory 16",
+            "--index-memory 4096 stats",
             "stats --password-file f",
             "--password-command c stats",
             "stats --key-file k",
@@ -395,6 +406,10 @@ mod tests {
             "key add --new-key-file a --new-password-file b",
             "stats --password-file a --key-file b",
             "completions klingon",
+            "stats --index-memory 15",
+            "stats --index-memory 1048577",
+            "stats --index-memory 64MiB",
+            "stats --index-memory",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::{Context, Globals, render};
 use crate::clock::Clock;
 use crate::docker::Engine;
 use crate::error::{Error, ErrorKind, IoContext, Result};
-use crate::index::{self, IndexTag, MEMORY_BYTES_DEFAULT};
+use crate::index::{self, IndexTag, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN};
 use crate::model::{RepositoryId, SnapshotId, hash};
 use crate::repo::{CreateOptions, Locked, Repository};
 use crate::seal::Suite;
@@ -27,6 +28,9 @@ use crate::target::tar::TarTarget;
 
 /// Version of the notes that the repository keeps in the index; another one's index is thrown away and filled again.
 const NOTES_FORMAT: u32 = 1;
+
+/// Memory that an index can be given, in MiB. More than the upper end is a number of bytes by mistake.
+pub(super) const INDEX_MEMORY_MIB: RangeInclusive<u32> = (MEMORY_BYTES_MIN >> 20) as u32..=1 << 20;
 
 /// Whether a secret may be asked for on the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +59,9 @@ pub(super) fn repository_with(context: &Context, asking: Asking) -> Result<Repos
     let host = host();
     let tag = IndexTag { repository: locked.id(), host: host.clone(), format: NOTES_FORMAT };
     let state_dir = state_dir(&context.globals, locked.id())?;
+    let memory_bytes = index_memory_bytes(&context.globals)?;
     let index = || {
-        let opened = index::open(&state_dir, &tag, MEMORY_BYTES_DEFAULT)?;
+        let opened = index::open(&state_dir, &tag, memory_bytes)?;
         if let Some(why) = opened.discarded {
             tracing::info!("the local index is made anew: {why}");
         }
@@ -102,6 +107,24 @@ pub(super) fn state_dir(globals: &Globals, repository: RepositoryId) -> Result<P
     let digest = hash::hash(&[place.as_os_str().as_bytes()]);
     let digest = RepositoryId::from_slice(&digest[..RepositoryId::LEN]).map_or_else(String::new, |id| id.short());
     Ok(base.join(format!("{repository}-{digest}")))
+}
+
+/// What the index may take up: `--index-memory`, `ICECORE_INDEX_MEMORY`, or the default.
+fn index_memory_bytes(globals: &Globals) -> Result<usize> {
+    let mib = match globals.index_memory {
+        Some(mib) => Some(mib),
+        None => variable("ICECORE_INDEX_MEMORY").map(|text| parse_index_memory(&text)).transpose()?,
+    };
+    Ok(mib.map_or(MEMORY_BYTES_DEFAULT, |mib| (mib as usize).saturating_mul(1 << 20)))
+}
+
+fn parse_index_memory(text: &OsStr) -> Result<u32> {
+    let mib = text.to_str().and_then(|text| text.trim().parse().ok()).filter(|mib| INDEX_MEMORY_MIB.contains(mib));
+    mib.ok_or_else(|| {
+        let (least, most) = (INDEX_MEMORY_MIB.start(), INDEX_MEMORY_MIB.end());
+        Error::new(ErrorKind::Usage, format!("the index's memory is a whole number of MiB from {least} to {most}"))
+            .on(format!("ICECORE_INDEX_MEMORY={}", render::name(&text.to_string_lossy())))
+    })
 }
 
 /// The secret of a repository to be made; asked for twice on a terminal.
@@ -260,6 +283,17 @@ mod tests {
             ("", ErrorKind::Usage),
         ] {
             assert_eq!(parse(text).unwrap_err().kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn memory_is_a_number_of_mib_in_bounds() {
+        let parse = |text: &str| parse_index_memory(OsStr::new(text));
+        assert_eq!((parse("16").unwrap(), parse(" 4096 ").unwrap()), (16, 4096));
+        for text in ["15", "1048577", "", "64M", "-1", "1e3", "99999999999"] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
+            assert!(error.to_string().contains("from 16 to"), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::memory::MemoryIndex;
-use super::{BlobEntry, ChunkIndex, IndexCounts, Location, PackInfo, PackNumber, Table};
+use super::{BlobEntry, ChunkIndex, IndexCounts, Location, NewPack, PackInfo, PackNumber, Table};
 use crate::error::{Error, ErrorKind};
 use crate::model::{ChunkId, PackId};
 
@@ -65,6 +65,8 @@ pub(super) fn check_all(make: Make<'_>) {
     notes_are_kept_sorted_and_apart(&*make());
     clearing_leaves_nothing(&*make());
     a_chunk_that_always_has_a_copy_is_always_found(&*make());
+    many_packs_are_as_one_after_another(make);
+    an_error_between_many_packs_leaves_the_first_or_none(make);
 }
 
 fn an_empty_index_knows_nothing(index: &dyn ChunkIndex) {
@@ -234,10 +236,68 @@ fn a_chunk_that_always_has_a_copy_is_always_found(index: &dyn ChunkIndex) {
     });
 }
 
+/// Gives packs one by one.
+fn giving(packs: &[NewPack]) -> impl FnMut() -> crate::error::Result<Option<NewPack>> {
+    let mut packs = packs.iter();
+    move || Ok(packs.next().cloned())
+}
+
+fn many_packs_are_as_one_after_another(make: Make<'_>) {
+    let new = |n: u8, chunks: &[u8]| NewPack {
+        info: pack(n),
+        blobs: chunks.iter().zip(0..).map(|(chunk, at)| blob(*chunk, 10 * u32::from(n) + at)).collect(),
+    };
+    // Ids against the order of the packs, a chunk twice in a pack, chunks in several packs, a pack without blobs, and a pack
+    // twice, the second time with other blobs; few and many.
+    let some = [new(9, &[1, 2, 3, 2]), new(4, &[2, 5]), new(5, &[]), new(9, &[7, 1]), new(2, &[2, 1, 255])];
+    let more: Vec<_> = some.iter().cloned().chain((20..250).map(|n| new(n, &[n, n - 1, n / 2, 2]))).collect();
+    for packs in [&some[..1], &some, &more, &[]] {
+        let (one_by_one, index) = (MemoryIndex::new(), make());
+        packs.iter().for_each(|pack| one_by_one.insert_pack(&pack.info, &pack.blobs).unwrap());
+        index.insert_packs(&mut giving(packs)).unwrap();
+        for n in 0..=255 {
+            compare_chunk(&one_by_one, &*index, n);
+        }
+        assert_eq!(sorted_packs(&*index), sorted_packs(&one_by_one));
+        assert_eq!(visited(&*index), visited(&one_by_one));
+        assert_eq!(IndexCounts { disk_bytes: 0, ..index.counts().unwrap() }, one_by_one.counts().unwrap());
+        // What comes after that, in numbers of packs and by either way.
+        for change in [&[new(100, &[1]), new(251, &[2, 9])][..], &[new(252, &[9])], &more] {
+            one_by_one.insert_packs(&mut giving(change)).unwrap();
+            index.insert_packs(&mut giving(change)).unwrap();
+            index.remove_packs(&[pack(9).id, pack(30).id]).unwrap();
+            one_by_one.remove_packs(&[pack(9).id, pack(30).id]).unwrap();
+            assert_eq!(visited(&*index), visited(&one_by_one));
+            (0..=255).for_each(|n| compare_chunk(&one_by_one, &*index, n));
+        }
+    }
+}
+
+fn an_error_between_many_packs_leaves_the_first_or_none(make: Make<'_>) {
+    for good in [0, 1, 2, 30] {
+        let index = make();
+        let mut given = 0;
+        let failed = index.insert_packs(&mut || {
+            given += 1;
+            match given {
+                n if n <= good => Ok(Some(NewPack { info: pack(n), blobs: (n..n + 3).map(|c| blob(c, 0)).collect() })),
+                _ => Err(Error::new(ErrorKind::Interrupted, "enough")),
+            }
+        });
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Interrupted);
+        let found = sorted_packs(&*index);
+        assert!(found.iter().zip(1..).all(|(found, n)| *found == pack(n)), "{found:?}");
+        assert_eq!(visited(&*index).len(), 3 * found.len());
+        index.insert_packs(&mut giving(&[NewPack { info: pack(99), blobs: (0..99).map(|c| blob(c, 0)).collect() }])).unwrap();
+        assert_eq!(index.get(&chunk(77)).unwrap().map(|found| index.pack(found.pack).unwrap()), Some(pack(99)));
+    }
+}
+
 /// A call that changes an index.
 #[derive(Debug, Clone)]
 enum Op {
     Insert(u8, Vec<u8>),
+    InsertMany(Vec<(u8, Vec<u8>)>),
     Remove(Vec<u8>),
     Note(Table, u8, Option<u8>),
     Clear,
@@ -290,8 +350,10 @@ fn run<S: Strategy>(strategy: &S, test: impl Fn(S::Value)) {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let chunks = || vec(0..RANDOM_CHUNKS, 0..6);
     let op = prop_oneof![
-        8 => (0..RANDOM_PACKS, vec(0..RANDOM_CHUNKS, 0..6)).prop_map(|(pack, chunks)| Op::Insert(pack, chunks)),
+        8 => (0..RANDOM_PACKS, chunks()).prop_map(|(pack, chunks)| Op::Insert(pack, chunks)),
+        2 => vec((0..RANDOM_PACKS, chunks()), 0..8).prop_map(Op::InsertMany),
         5 => vec(0..RANDOM_PACKS, 1..4).prop_map(Op::Remove),
         4 => (0..3usize, any::<u8>(), any::<Option<u8>>()).prop_map(|(table, key, value)| Op::Note(TABLES[table], key % 4, value)),
         1 => Just(Op::Clear),
@@ -301,10 +363,13 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn apply(op: &Op, index: &dyn ChunkIndex) {
+    let blobs =
+        |n: u8, chunks: &[u8]| -> Vec<_> { chunks.iter().zip(0..).map(|(chunk, at)| blob(*chunk, 100 * u32::from(n) + at)).collect() };
     match op {
-        Op::Insert(n, chunks) => {
-            let blobs: Vec<_> = chunks.iter().enumerate().map(|(at, chunk)| blob(*chunk, 100 * u32::from(*n) + at as u32)).collect();
-            index.insert_pack(&pack(*n), &blobs).unwrap();
+        Op::Insert(n, chunks) => index.insert_pack(&pack(*n), &blobs(*n, chunks)).unwrap(),
+        Op::InsertMany(packs) => {
+            let packs: Vec<_> = packs.iter().map(|(n, chunks)| NewPack { info: pack(*n), blobs: blobs(*n, chunks) }).collect();
+            index.insert_packs(&mut giving(&packs)).unwrap();
         }
         Op::Remove(packs) => index.remove_packs(&packs.iter().map(|n| pack(*n).id).collect::<Vec<_>>()).unwrap(),
         Op::Note(table, key, value) => index.set_notes(*table, &[(vec![b'k'; *key as usize], value.map(|value| vec![value]))]).unwrap(),
@@ -314,11 +379,10 @@ fn apply(op: &Op, index: &dyn ChunkIndex) {
 }
 
 fn compare(model: &dyn ChunkIndex, index: &dyn ChunkIndex) {
-    let used =
-        |index: &dyn ChunkIndex, n| index.get(&chunk(n)).unwrap().map(|location| (index.pack(location.pack).unwrap(), location.blob));
-    for n in 0..RANDOM_CHUNKS {
-        assert_eq!(used(index, n), used(model, n), "chunk {n}");
-    }
+    (0..RANDOM_CHUNKS).for_each(|n| compare_chunk(model, index, n));
+    let ids: Vec<_> = (0..RANDOM_CHUNKS).rev().map(chunk).collect();
+    let one_by_one: Vec<_> = ids.iter().map(|id| index.get(id).unwrap()).collect();
+    assert_eq!(index.get_many(&ids).unwrap(), one_by_one);
     for n in 0..RANDOM_PACKS {
         let has = |index: &dyn ChunkIndex| index.pack_number(&pack(n).id).unwrap().is_some();
         assert_eq!(has(index), has(model), "pack {n}");
@@ -327,6 +391,15 @@ fn compare(model: &dyn ChunkIndex, index: &dyn ChunkIndex) {
     assert_eq!(visited(index), visited(model));
     TABLES.iter().for_each(|table| assert_eq!(notes(index, *table, b"k"), notes(model, *table, b"k")));
     assert_eq!(IndexCounts { disk_bytes: 0, ..index.counts().unwrap() }, model.counts().unwrap());
+}
+
+fn compare_chunk(model: &dyn ChunkIndex, index: &dyn ChunkIndex, n: u8) {
+    let used = |index: &dyn ChunkIndex| -> Vec<_> {
+        let copies = index.copies(&chunk(n)).unwrap();
+        assert_eq!(index.get(&chunk(n)).unwrap().as_ref(), copies.first(), "chunk {n}");
+        copies.into_iter().map(|copy| (index.pack(copy.pack).unwrap(), copy.blob)).collect()
+    };
+    assert_eq!(used(index), used(model), "chunk {n}");
 }
 
 fn sorted_packs(index: &dyn ChunkIndex) -> Vec<PackInfo> {

@@ -8,18 +8,19 @@
 //! written over by the next insert of their chunk, and are swept out when they have become too many. While a first copy
 //! is dead, the others are still found behind it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::bulk::{self, Folder, Load};
 use super::live::LiveSet;
 use super::open::IndexTag;
 use super::overlay::PACK_NUMBERS_MAX;
-use super::record::{self, Counters, PackRecord};
+use super::record::{self, BY_NUMBER, COUNTERS_KEY, Counters, PackRecord, TAG_KEY, id_key, number_key};
 use super::rocks::{OpenFailure, Space, Store};
-use super::{BlobEntry, ChunkIndex, IndexCounts, Location, PackInfo, PackNumber, Table};
+use super::{BlobEntry, ChunkIndex, IndexCounts, Location, NewPack, PackInfo, PackNumber, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChunkId, PackId};
 
@@ -30,12 +31,11 @@ const DEAD_MIN: u64 = if cfg!(test) { 8 } else { 65_536 };
 /// Changes of a sweep that are written at once.
 const SWEEP_BATCH: usize = 4096;
 
-const TAG_KEY: &[u8] = b"tag";
-const COUNTERS_KEY: &[u8] = b"c";
-/// Packs by number; the key goes on with the number, big-endian.
-const BY_NUMBER: u8 = b'n';
-/// Numbers of packs; the key goes on with the pack's id.
-const BY_ID: u8 = b'i';
+/// Fewer entries are inserted one by one: a few hundredths of a second, and no tables to be written and synced.
+const BULK_ENTRIES_MIN: usize = if cfg!(test) { 8 } else { 16_384 };
+/// Memory that sorts what an index is filled with; more would only make fewer runs.
+const SORT_BYTES_MAX: usize = 64 << 20;
+
 /// Before every key of a note, so that no note's key is above the upper end that a clearing deletes up to.
 const NOTE: u8 = 1;
 
@@ -60,8 +60,8 @@ struct Totals {
 }
 
 impl RocksIndex {
-    /// Opens the index in `path` for writing, or makes an empty one. `memory_bytes` bounds buffers and caches; the Bloom
-    /// filters of a large index come on top, 1.25 bytes a chunk. Fails with [`ErrorKind::Busy`] while it is open elsewhere.
+    /// Opens the index in `path` for writing, or makes an empty one. `memory_bytes` bounds all that it keeps in memory,
+    /// however large it is. Fails with [`ErrorKind::Busy`] while it is open elsewhere.
     pub fn open(path: &Path, memory_bytes: usize) -> Result<Self> {
         Ok(Self::over(Store::open(path, true, memory_bytes, None)?)?)
     }
@@ -91,6 +91,9 @@ impl RocksIndex {
     }
 
     fn over(store: Store) -> Result<Self, OpenFailure> {
+        if store.writable() {
+            Folder::sweep(store.path());
+        }
         let (live, totals) = load(&store).map_err(OpenFailure::Unusable)?;
         Ok(Self { store, live: RwLock::new(live), totals: Mutex::new(totals), notes_hidden: AtomicBool::new(false) })
     }
@@ -182,6 +185,50 @@ impl RocksIndex {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn out_of_numbers(&self) -> Error {
+        let message = "the index has run out of pack numbers";
+        Error::new(ErrorKind::Cache, message).on(self.store.path().display()).hint("delete it: it is rebuilt")
+    }
+
+    /// Makes packs, those of `first` and then the rest, the content of this index if it has none. `Some` gives `first` back
+    /// where it has. `reached` is told of each step.
+    pub(super) fn fill(
+        &self,
+        first: Vec<NewPack>,
+        rest: &mut dyn FnMut() -> Result<Option<NewPack>>,
+        reached: &mut dyn FnMut(&str),
+    ) -> Result<Option<Vec<NewPack>>> {
+        let mut totals = self.totals();
+        if self.live().len() > 0 {
+            return Ok(Some(first));
+        }
+        let folder = Folder::create(self.store.path())?;
+        let mut load = Load::new(&folder, totals.counters.next, (self.store.memory_bytes() / 2).min(SORT_BYTES_MAX))?;
+        let mut first = first.into_iter();
+        while let Some(pack) = first.next().map_or_else(&mut *rest, |pack| Ok(Some(pack)))? {
+            if load.next() >= PACK_NUMBERS_MAX {
+                return Err(self.out_of_numbers());
+            }
+            load.add(&pack)?;
+        }
+        let numbers = totals.counters.next..load.next();
+        // Given, even if what follows fails halfway.
+        totals.counters.next = numbers.end;
+        let loaded = load.finish(&self.store, reached)?;
+        let mut live = self.live_mut();
+        numbers.filter(|number| !loaded.unused.contains(number)).for_each(|number| {
+            live.insert(number);
+        });
+        drop(live);
+        *totals = Totals { counters: Counters { dead: 0, ..totals.counters }, entries: loaded.entries };
+        Ok(None)
+    }
+
     /// Hides packs from a view.
     fn hide(&self, packs: &[PackId]) -> Result<()> {
         for id in packs {
@@ -215,6 +262,18 @@ impl ChunkIndex for RocksIndex {
             }
             first = now;
         }
+    }
+
+    fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
+        let mut found = self.store.get_many(Space::Chunks, &keys, |at, bytes| self.location(&ids[at], bytes))?;
+        for (id, first) in ids.iter().zip(&mut found) {
+            // Rare: only after a prune, and until the sweep.
+            if first.is_some_and(|first| !self.is_live(first.pack)) {
+                *first = self.get(id)?;
+            }
+        }
+        Ok(found)
     }
 
     fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
@@ -265,15 +324,11 @@ impl ChunkIndex for RocksIndex {
         }
         let number = totals.counters.next;
         if number >= PACK_NUMBERS_MAX {
-            let message = "the index has run out of pack numbers";
-            return Err(Error::new(ErrorKind::Cache, message).on(self.store.path().display()).hint("delete it: it is rebuilt"));
+            return Err(self.out_of_numbers());
         }
         let mut counters = Counters { next: number + 1, ..totals.counters };
         let mut batch = self.store.batch();
-        let mut entries: BTreeMap<ChunkId, &BlobEntry> = BTreeMap::new();
-        for blob in blobs {
-            entries.entry(blob.id).or_insert(blob);
-        }
+        let entries = bulk::entries(blobs);
         for (id, blob) in &entries {
             let new = record::encode_location(&Location { pack: PackNumber(number), blob: **blob });
             let first = match self.primary(id)? {
@@ -303,6 +358,29 @@ impl ChunkIndex for RocksIndex {
         self.live_mut().insert(number);
         totals.counters = counters;
         totals.entries += record.entries;
+        Ok(())
+    }
+
+    fn insert_packs(&self, packs: &mut dyn FnMut() -> Result<Option<NewPack>>) -> Result<()> {
+        let (mut first, mut entries) = (Vec::new(), 0);
+        if self.store.writable() && self.live().len() == 0 {
+            while entries < BULK_ENTRIES_MIN
+                && let Some(pack) = packs()?
+            {
+                entries += pack.blobs.len();
+                first.push(pack);
+            }
+        }
+        if entries >= BULK_ENTRIES_MIN {
+            match self.fill(first, packs, &mut |_| ())? {
+                None => return Ok(()),
+                Some(back) => first = back,
+            }
+        }
+        first.iter().try_for_each(|pack| self.insert_pack(&pack.info, &pack.blobs))?;
+        while let Some(pack) = packs()? {
+            self.insert_pack(&pack.info, &pack.blobs)?;
+        }
         Ok(())
     }
 
@@ -453,15 +531,6 @@ fn pack_record(store: &Store, bytes: &[u8]) -> Result<PackRecord> {
 
 fn chunk_id(store: &Store, key: &[u8]) -> Result<ChunkId> {
     ChunkId::from_slice(key).ok_or_else(|| store.malformed("a chunk's key cannot be read"))
-}
-
-fn number_key(number: u32) -> [u8; 5] {
-    let [a, b, c, d] = number.to_be_bytes();
-    [BY_NUMBER, a, b, c, d]
-}
-
-fn id_key(id: &PackId) -> Vec<u8> {
-    [&[BY_ID], &id.as_bytes()[..]].concat()
 }
 
 fn note_key(key: &[u8]) -> Vec<u8> {

@@ -8,12 +8,16 @@
 //! 2. A chunk may stand in several packs. `get` returns the copy in the pack that was inserted first of those that were
 //!    not removed; after `remove_packs` the next copy is returned. A pack that was removed may be inserted again.
 //! 3. Notes (`note`, `set_notes`) are byte strings in named tables; one `set_notes` call is atomic.
-//! 4. Inserts survive the end of the process; after a crash of the machine a tail of them may be missing, but never an
+//! 4. `insert_packs` has the outcome of `insert_pack` for each of its packs in turn, of those before the first error. They
+//!    may be found together at its end only. After an error or crash the first of them are there, or none is.
+//! 5. Inserts survive the end of the process; after a crash of the machine a tail of them may be missing, but never an
 //!    earlier one without the later ones.
 
 use crate::error::Result;
 use crate::model::{ChunkId, PackId};
 
+#[cfg(feature = "rocks")]
+mod bulk;
 #[cfg(test)]
 mod contract;
 #[cfg(feature = "rocks")]
@@ -29,10 +33,12 @@ mod record;
 mod rocks;
 #[cfg(feature = "rocks")]
 mod scratch;
+#[cfg(feature = "rocks")]
+mod sort;
 
 #[cfg(feature = "rocks")]
 pub use disk::RocksIndex;
-pub use open::{IndexTag, MEMORY_BYTES_DEFAULT, OpenedIndex, open};
+pub use open::{IndexTag, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MIN, OpenedIndex, open};
 
 /// A pack's number in this index; it has no meaning outside of it. A number is given once: a removed pack that is inserted
 /// again has another one.
@@ -71,6 +77,15 @@ pub struct PackInfo {
     pub salt: [u8; 32],
 }
 
+/// A pack to be added, with its blobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPack {
+    /// The pack.
+    pub info: PackInfo,
+    /// All that it holds.
+    pub blobs: Vec<BlobEntry>,
+}
+
 /// A copy of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Location {
@@ -106,6 +121,10 @@ pub struct IndexCounts {
 pub trait ChunkIndex: Send + Sync {
     /// The copy of a chunk to use, if there is one.
     fn get(&self, id: &ChunkId) -> Result<Option<Location>>;
+    /// What [`Self::get`] gives for each of several chunks, in their order.
+    fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        ids.iter().map(|id| self.get(id)).collect()
+    }
     /// Every copy of a chunk in packs that were not removed, the one of `get` first.
     fn copies(&self, id: &ChunkId) -> Result<Vec<Location>>;
     /// What is known of a pack that a [`Location`] named.
@@ -116,6 +135,14 @@ pub trait ChunkIndex: Send + Sync {
     fn packs(&self) -> Result<Vec<PackInfo>>;
     /// Adds a pack with all its blobs.
     fn insert_pack(&self, info: &PackInfo, blobs: &[BlobEntry]) -> Result<()>;
+    /// Adds the packs that `packs` gives until it gives none, however many. Much faster than one by one when the index is
+    /// empty. `packs` may use the index, but not add or remove packs.
+    fn insert_packs(&self, packs: &mut dyn FnMut() -> Result<Option<NewPack>>) -> Result<()> {
+        while let Some(pack) = packs()? {
+            self.insert_pack(&pack.info, &pack.blobs)?;
+        }
+        Ok(())
+    }
     /// Forgets packs and all that they hold; unknown ones are passed over.
     fn remove_packs(&self, packs: &[PackId]) -> Result<()>;
     /// Visits every copy of every chunk in packs that were not removed, in no order.

@@ -17,8 +17,10 @@ use super::ChunkIndex;
 use crate::error::Result;
 use crate::model::RepositoryId;
 
-/// Memory for an index when nothing else is asked for: buffers and caches, without the Bloom filters.
-pub const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
+/// Memory for an index when nothing else is asked for. With a hundred million chunks the filters still fit into it.
+pub const MEMORY_BYTES_DEFAULT: usize = 96 << 20;
+/// The least memory that an index works well in.
+pub const MEMORY_BYTES_MIN: usize = 16 << 20;
 
 /// What an index belongs to. One that belongs to anything else is discarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +132,7 @@ mod on_disk {
                 // comes between a discarded index and the new one.
                 let held = lock.try_clone().context(ErrorKind::Cache, "cannot keep the lock", path.display())?;
                 match self.open_existing(held)? {
-                    Existing::Good(index) => return Ok(Some(opened(Box::new(index), false, None)?)),
+                    Existing::Good(index) => return Ok(Some(opened(index, false, None)?)),
                     Existing::Locked => return Ok(None),
                     Existing::Bad(reason) => {
                         self.discard(&path)?;
@@ -152,7 +154,7 @@ mod on_disk {
             Ok(match index.tag() {
                 Err(error) => Existing::Bad(error.to_string()),
                 Ok(found) => match self.difference(found.as_ref()) {
-                    None => Existing::Good(index),
+                    None => Existing::Good(Box::new(index)),
                     Some(difference) => Existing::Bad(difference),
                 },
             })
@@ -194,8 +196,9 @@ mod on_disk {
         /// `None` when the writer's index cannot be read, or not yet, or is not ours.
         fn open_beside(&self) -> Result<Option<OpenedIndex>> {
             let own = Scratch::create(&self.overlays())?;
-            let half = self.memory_bytes / 2;
-            let base = match RocksIndex::open_view(&self.index(), &own.path().join("view"), half) {
+            // What this process adds is little beside what is there.
+            let top_bytes = self.memory_bytes / 4;
+            let base = match RocksIndex::open_view(&self.index(), &own.path().join("view"), self.memory_bytes - top_bytes) {
                 Ok(base) => base,
                 Err(failure) => {
                     tracing::debug!(?failure, "no view of the index yet");
@@ -205,7 +208,7 @@ mod on_disk {
             if base.tag().ok().flatten().as_ref() != Some(self.tag) {
                 return Ok(None);
             }
-            let top = RocksIndex::open(&own.path().join("top"), half)?;
+            let top = RocksIndex::open(&own.path().join("top"), top_bytes)?;
             opened(Box::new(Overlay::new(Box::new(base), Box::new(top)).keeping(own)), true, None).map(Some)
         }
 
@@ -217,7 +220,7 @@ mod on_disk {
     }
 
     enum Existing {
-        Good(RocksIndex),
+        Good(Box<RocksIndex>),
         Locked,
         /// Why it is to be thrown away.
         Bad(String),

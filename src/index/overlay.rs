@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::mpsc;
 use std::{panic, thread};
 
-use super::{BlobEntry, ChunkIndex, IndexCounts, Location, PackInfo, PackNumber, Table};
+use super::{BlobEntry, ChunkIndex, IndexCounts, Location, NewPack, PackInfo, PackNumber, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChunkId, PackId};
 
@@ -52,6 +52,14 @@ impl ChunkIndex for Overlay {
         }
     }
 
+    fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
+        let mut found = self.base.get_many(ids)?;
+        let absent: Vec<usize> = (0..ids.len()).filter(|at| found[*at].is_none()).collect();
+        let above = self.top.get_many(&absent.iter().map(|at| ids[*at]).collect::<Vec<_>>())?;
+        absent.into_iter().zip(above).for_each(|(at, location)| found[at] = location.map(raised));
+        Ok(found)
+    }
+
     fn copies(&self, id: &ChunkId) -> Result<Vec<Location>> {
         let mut copies = self.base.copies(id)?;
         copies.extend(self.top.copies(id)?.into_iter().map(raised));
@@ -83,6 +91,17 @@ impl ChunkIndex for Overlay {
             return Ok(());
         }
         self.top.insert_pack(info, blobs)
+    }
+
+    fn insert_packs(&self, packs: &mut dyn FnMut() -> Result<Option<NewPack>>) -> Result<()> {
+        self.top.insert_packs(&mut || {
+            while let Some(pack) = packs()? {
+                if self.base.pack_number(&pack.info.id)?.is_none() {
+                    return Ok(Some(pack));
+                }
+            }
+            Ok(None)
+        })
     }
 
     fn remove_packs(&self, packs: &[PackId]) -> Result<()> {

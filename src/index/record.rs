@@ -8,13 +8,22 @@ use crate::model::{ChunkId, PackId, RepositoryId};
 /// Version of the layout described here; another one is discarded like a damaged index.
 const LAYOUT: u32 = 1;
 
+/// The key of the tag.
+pub(super) const TAG_KEY: &[u8] = b"tag";
+/// The key of the counters, among the packs.
+pub(super) const COUNTERS_KEY: &[u8] = b"c";
+/// Packs by number; the key goes on with the number, big-endian.
+pub(super) const BY_NUMBER: u8 = b'n';
+/// Numbers of packs; the key goes on with the pack's id.
+pub(super) const BY_ID: u8 = b'i';
+
 /// The length of the key of a further copy: chunk id, then pack number.
 pub(super) const COPY_KEY_LEN: usize = ChunkId::LEN + 4;
 
 /// The number of the pack format for blobs that have a base.
 const CODEC_DELTA: u8 = 2;
 
-const PACK_LEN: usize = PackId::LEN + 32 + 8 + 8;
+pub(super) const PACK_LEN: usize = PackId::LEN + 32 + 8 + 8;
 
 /// What the packs space says of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +69,17 @@ pub(super) fn decode_location(id: &ChunkId, bytes: &[u8]) -> Option<Location> {
         return None;
     }
     Some(Location { pack, blob: BlobEntry { id: *id, offset, stored_len, raw_len, number, kind: *kind, codec: *codec, base } })
+}
+
+/// The key of a pack's record.
+pub(super) fn number_key(number: u32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [BY_NUMBER, a, b, c, d]
+}
+
+/// The key of a pack's number.
+pub(super) fn id_key(id: &PackId) -> Vec<u8> {
+    [&[BY_ID], &id.as_bytes()[..]].concat()
 }
 
 /// Sorts the copies of a chunk by the age of their packs.

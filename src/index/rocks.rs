@@ -8,26 +8,21 @@
 //! them survive the machine. After a crash the log is taken up to its first damaged record: a tail may be missing, but no
 //! batch without those before it, over all spaces (RocksDB syncs older logs before it flushes one space ahead of another).
 
+mod ingest;
+mod tuning;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, LogLevel,
-    Options, ReadOptions, WriteBatch,
-};
+use rocksdb::{BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, DBRawIterator, ReadOptions, WriteBatch};
 
+pub(super) use self::ingest::Tables;
+use self::tuning::Tuning;
 use crate::error::{Error, ErrorKind, IoContext, Result};
 
-/// Files that RocksDB keeps open when it writes; above that, tables are opened again at each use. At 128 MiB a table this
-/// covers 48 GiB of index, a thousand million chunks.
-const OPEN_FILES_MAX: i32 = 384;
-/// Size of a table; larger tables are fewer files, smaller ones make shorter compactions.
-const TABLE_BYTES: u64 = 128 << 20;
-/// Log of batches not yet in tables. It is read at each open: 16 MiB take about a tenth of a second.
-const LOG_BYTES_MAX: u64 = 16 << 20;
-/// Bits of Bloom filter for a key: one absent key in a hundred costs a block read.
-const BLOOM_BITS: f64 = 10.0;
+/// Keys that are looked up together: more gain nothing, and their blocks are held all at once.
+const BATCH_KEYS: usize = 64;
 /// In the store's folder: damage was met while reading, so the store is not to be opened again.
 const DAMAGED_MARKER: &str = "DAMAGED";
 
@@ -96,6 +91,10 @@ impl From<OpenFailure> for Error {
 /// An open store.
 pub(super) struct Store {
     db: DB,
+    tuning: Tuning,
+    cache: Cache,
+    // Making one for each look-up would cost as much as a look into a filter.
+    reads: ReadOptions,
     path: PathBuf,
     writable: bool,
     // After `db`: released when the store is closed.
@@ -103,19 +102,19 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Makes an empty store, or opens the one that is there, for writing. `memory_bytes` bounds the write buffers and the
-    /// block cache; Bloom filters (1.25 bytes a key) and table indexes (0.25) come on top and grow with the store. `keep`
-    /// is let go after the store is closed: the lock under which it was opened.
+    /// Makes an empty store, or opens the one that is there, for writing. `memory_bytes` bounds all that it holds in memory,
+    /// however large it is. `keep` is let go after the store is closed: the lock under which it was opened.
     pub(super) fn open(path: &Path, create: bool, memory_bytes: usize, keep: Option<File>) -> Result<Self, OpenFailure> {
         if path.join(DAMAGED_MARKER).exists() {
             return Err(OpenFailure::Unusable(Error::new(ErrorKind::Cache, "damage was found in the index").on(path.display())));
         }
-        let mut options = options(memory_bytes);
+        let tuning = Tuning::of(path, memory_bytes);
+        let cache = tuning.cache();
+        let mut options = tuning.store(&cache);
         options.create_if_missing(create);
         options.create_missing_column_families(create);
-        options.set_max_open_files(OPEN_FILES_MAX);
-        let db = DB::open_cf_descriptors(&options, path, families(memory_bytes)).map_err(|cause| open_failure(path, cause))?;
-        Ok(Self { db, path: path.to_owned(), writable: true, _keep: keep })
+        let db = DB::open_cf_descriptors(&options, path, tuning.families(&cache)).map_err(|cause| open_failure(path, cause))?;
+        Ok(Self { db, tuning, cache, reads: ReadOptions::default(), path: path.to_owned(), writable: true, _keep: keep })
     }
 
     /// Opens a store that another process may be writing, as it is now, for reading. `own` is a folder for RocksDB's log.
@@ -124,15 +123,22 @@ impl Store {
         // between, RocksDB would pass over missing logs and settle for an older table list without a word, and the view
         // would lack batches in some spaces and not in others. Any replacement starts with a longer manifest.
         let before = manifest(path).map_err(OpenFailure::Unusable)?;
-        let mut options = options(memory_bytes);
+        let tuning = Tuning::of(path, memory_bytes);
+        let cache = tuning.cache();
+        let mut options = tuning.store(&cache);
         // All tables are opened now: the writer may delete them later.
         options.set_max_open_files(-1);
-        let db =
-            DB::open_cf_descriptors_as_secondary(&options, path, own, families(memory_bytes)).map_err(|cause| open_failure(path, cause))?;
+        let db = DB::open_cf_descriptors_as_secondary(&options, path, own, tuning.families(&cache))
+            .map_err(|cause| open_failure(path, cause))?;
         if manifest(path).map_err(OpenFailure::Unusable)? != before {
             return Err(OpenFailure::Changing);
         }
-        Ok(Self { db, path: path.to_owned(), writable: false, _keep: None })
+        Ok(Self { db, tuning, cache, reads: ReadOptions::default(), path: path.to_owned(), writable: false, _keep: None })
+    }
+
+    /// All that it may hold in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.tuning.memory_bytes()
     }
 
     /// Where it is.
@@ -147,8 +153,29 @@ impl Store {
 
     /// What stands under a key.
     pub(super) fn get<T>(&self, space: Space, key: &[u8], read: impl FnOnce(&[u8]) -> Result<T>) -> Result<Option<T>> {
-        let value = self.db.get_pinned_cf(self.family(space)?, key).map_err(|cause| self.failed("cannot read the index", cause))?;
+        let value = self
+            .db
+            .get_pinned_cf_opt(self.family(space)?, key, &self.reads)
+            .map_err(|cause| self.failed("cannot read the index", cause))?;
         value.map(|value| read(&value)).transpose()
+    }
+
+    /// What stands under each of several keys; `read` is given a key's place among them too. In batches of [`BATCH_KEYS`].
+    pub(super) fn get_many<T>(
+        &self,
+        space: Space,
+        keys: &[&[u8]],
+        mut read: impl FnMut(usize, &[u8]) -> Result<T>,
+    ) -> Result<Vec<Option<T>>> {
+        let family = self.family(space)?;
+        let mut found = Vec::with_capacity(keys.len());
+        for batch in keys.chunks(BATCH_KEYS) {
+            for value in self.db.batched_multi_get_cf_opt(family, batch.iter().copied(), false, &self.reads) {
+                let value = value.map_err(|cause| self.failed("cannot read the index", cause))?;
+                found.push(value.map(|value| read(found.len(), &value)).transpose()?);
+            }
+        }
+        Ok(found)
     }
 
     /// Walks the keys from `from` up to but without `to` as they are now, sorted. `bulk` keeps a long walk from pushing
@@ -191,6 +218,27 @@ impl Store {
         Ok(())
     }
 
+    /// Empties some spaces, for good and down to their last table.
+    pub(super) fn scrape(&self, spaces: &[Space]) -> Result<()> {
+        let mut batch = self.batch();
+        for space in spaces {
+            batch.inner.delete_range_cf(self.family(*space)?, &[][..], &ABOVE_ALL[..]);
+        }
+        batch.write()?;
+        self.sync()?;
+        // The deletion itself goes as well. As long as it stands in a table, it lies between what is below and above it.
+        let mut compaction = CompactOptions::default();
+        compaction.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        for space in spaces {
+            let family = self.family(*space)?;
+            self.db
+                .delete_file_in_range_cf(family, &[][..], &ABOVE_ALL[..])
+                .map_err(|cause| self.failed("cannot empty the index", cause))?;
+            self.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &compaction);
+        }
+        Ok(())
+    }
+
     /// Makes all batches so far survive a crash of the machine.
     pub(super) fn sync(&self) -> Result<()> {
         self.db.flush_wal(true).map_err(|cause| self.failed("cannot sync the index", cause))
@@ -204,6 +252,25 @@ impl Store {
             bytes += entry.and_then(|entry| entry.metadata()).map_or(0, |meta| meta.len());
         }
         Ok(bytes)
+    }
+
+    /// How many tables each level of a space has.
+    #[cfg(test)]
+    pub(super) fn tables_by_level(&self, space: Space) -> Vec<u64> {
+        let family = self.family(space).expect("every space is there");
+        let count = |level| self.db.property_int_value_cf(family, format!("rocksdb.num-files-at-level{level}").as_str());
+        (0..7).map(|level| count(level).ok().flatten().expect("a count")).collect()
+    }
+
+    /// What is held in memory at this moment.
+    #[cfg(test)]
+    pub(super) fn memory_used(&self) -> MemoryUsed {
+        let spaces = [&[Space::Own][..], &Space::CONTENT].concat();
+        let readers = spaces.iter().map(|space| {
+            let family = self.family(*space).expect("every space is there");
+            self.db.property_int_value_cf(family, "rocksdb.estimate-table-readers-mem").ok().flatten().expect("a size")
+        });
+        MemoryUsed { cache: self.cache.get_usage(), uncached: readers.sum::<u64>() as usize }
     }
 
     /// The error for a value that is not what this program writes. The store is thrown away at its next opening.
@@ -236,6 +303,14 @@ impl Store {
         let family = self.db.cf_handle(space.name());
         family.ok_or_else(|| Error::new(ErrorKind::Cache, "the index lacks a column family").on(self.path.display()))
     }
+}
+
+/// Bytes that a store holds, in the cache (filters, indexes, blocks, write buffers) and beside it (open tables).
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct MemoryUsed {
+    pub(super) cache: usize,
+    pub(super) uncached: usize,
 }
 
 const REBUILT: &str = "the index is only a cache: run the command again and it is rebuilt from the repository";
@@ -289,55 +364,6 @@ impl Scan<'_> {
         }
         Ok(self.raw.item())
     }
-}
-
-fn options(memory_bytes: usize) -> Options {
-    let mut options = Options::default();
-    options.set_db_write_buffer_size(buffer_bytes(memory_bytes));
-    options.set_max_total_wal_size(LOG_BYTES_MAX);
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_max_background_jobs(2);
-    options.set_compaction_readahead_size(256 << 10);
-    options.set_bytes_per_sync(1 << 20);
-    options.set_keep_log_file_num(2);
-    options.set_max_log_file_size(1 << 20);
-    options.set_log_level(LogLevel::Warn);
-    options.set_stats_dump_period_sec(0);
-    options.set_stats_persist_period_sec(0);
-    options.set_max_manifest_file_size(4 << 20);
-    options
-}
-
-/// The spaces with their options: one block cache for all.
-fn families(memory_bytes: usize) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(memory_bytes / 2);
-    let mut tables = BlockBasedOptions::default();
-    tables.set_block_cache(&cache);
-    tables.set_block_size(4 << 10);
-    tables.set_format_version(6);
-    tables.set_bloom_filter(BLOOM_BITS, false);
-    tables.set_whole_key_filtering(true);
-    // Filters stay outside of the small cache, with their open table: a filter of 3 MiB that comes and goes with the cache
-    // would be read from disk for every other look-up.
-    tables.set_cache_index_and_filter_blocks(false);
-    let all = [&[Space::Own][..], &Space::CONTENT[..]].concat();
-    all.into_iter()
-        .map(|space| {
-            let mut options = Options::default();
-            options.set_block_based_table_factory(&tables);
-            options.set_compression_type(DBCompressionType::Zstd);
-            options.set_write_buffer_size(buffer_bytes(memory_bytes) / 2);
-            options.set_target_file_size_base(TABLE_BYTES);
-            options.set_max_bytes_for_level_base(2 * TABLE_BYTES);
-            options.set_level_compaction_dynamic_level_bytes(true);
-            ColumnFamilyDescriptor::new(space.name(), options)
-        })
-        .collect()
-}
-
-// A quarter for what is not yet in tables; half is block cache, the rest is left for compactions.
-fn buffer_bytes(memory_bytes: usize) -> usize {
-    (memory_bytes / 4).max(1 << 20)
 }
 
 /// The name and length of the file that lists a store's tables and logs.

@@ -14,6 +14,7 @@ mod list;
 mod object;
 mod read;
 mod refresh;
+mod reindex;
 mod snapshots;
 mod stream;
 mod verified;

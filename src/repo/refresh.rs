@@ -102,7 +102,11 @@ impl Repository {
         let forgets = self.read_forgets(&mut view)?;
         let mut unindexed = false;
         let mut entries = HashSet::new();
-        for listed in self.storage.list("log")? {
+        let log = self.storage.list("log")?;
+        if self.index.counts()?.packs == 0 {
+            self.fill_from_journals(&log, &view)?;
+        }
+        for listed in log {
             let Some((session, sequence)) = journal::parse_key(&listed.key) else { continue };
             let state = view.sessions.entry(session).or_default();
             state.next = state.next.max(sequence + 1);
@@ -152,34 +156,6 @@ impl Repository {
         let view = Arc::new(view);
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(view)
-    }
-
-    /// Adds every pack that is there to the index, from the packs' own footers: the last resort where no journal tells of
-    /// one. Returns those that can't be read.
-    pub fn find_packs(&self) -> Result<Vec<Problem>> {
-        let mut found = View { removed: self.view().removed.clone(), ..View::default() };
-        self.index_unknown_packs(&mut found)?;
-        Ok(found.problems)
-    }
-
-    /// Reads the footers of packs that the index does not know and adds them, as packs that no journal names. A pack that
-    /// can't be read is a problem of the view.
-    fn index_unknown_packs(&self, view: &mut View) -> Result<()> {
-        for listed in self.storage.list("packs")? {
-            let Some(id) = read::parse_pack_key(&listed.key) else { continue };
-            if view.removed.contains(&id) || self.index.pack_number(&id)?.is_some() {
-                continue;
-            }
-            match read::read_footer(self, &id, listed.len) {
-                Ok((info, footer)) => {
-                    self.note_unnamed(&[id])?;
-                    self.index.insert_pack(&info, &delta::blobs(&footer.entries))?;
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => view.problems.push(problem(&listed.key, &error)?),
-            }
-        }
-        Ok(())
     }
 
     /// Takes packs out of the index that the repository has lost. First the stat cache goes, for all sources and for good:
@@ -308,34 +284,6 @@ impl Repository {
         if notes.is_empty() { Ok(()) } else { self.index.set_notes(Table::Meta, &notes) }
     }
 
-    /// Empties the index and fills it again from the packs' own footers.
-    pub fn reindex(&self) -> Result<Arc<View>> {
-        self.index.clear()?;
-        let mut view = View::default();
-        self.read_cycles(&mut view)?;
-        self.index_unknown_packs(&mut view)?;
-        self.index.flush()?;
-        let problems = view.problems;
-        let fresh = self.refresh()?;
-        let mut both = View {
-            snapshots: fresh.snapshots.clone(),
-            forgotten: fresh.forgotten.clone(),
-            dropped: fresh.dropped.clone(),
-            dropped_left: fresh.dropped_left.clone(),
-            sessions: fresh.sessions.clone(),
-            dead: fresh.dead.clone(),
-            removed: fresh.removed.clone(),
-            doubtful: fresh.doubtful.clone(),
-            sets_unknown: fresh.sets_unknown,
-            cycle: fresh.cycle,
-            problems,
-        };
-        both.problems.extend(fresh.problems.iter().filter(|p| !p.key.starts_with("packs/")).cloned());
-        let both = Arc::new(both);
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = both.clone();
-        Ok(both)
-    }
-
     /// Journal entries that must be there, because later ones are, and are not. Each may have been a snapshot. A gap before a
     /// FENCE is what a prune was removing when it was interrupted; the next one fenced the rest.
     pub fn missing_entries(&self) -> Result<Vec<Key>> {
@@ -446,42 +394,39 @@ impl Repository {
     }
 
     fn take_in_published(&self, published: &Published, removed: &HashSet<PackId>) -> std::result::Result<(), (Option<Key>, Error)> {
-        let mut packs = Vec::new();
+        let here = |error| (None, error);
         if let Some(inline) = &published.inline {
-            packs = delta::decode(inline).map_err(|e| (None, e))?;
+            self.take_in_packs(&delta::decode(inline).map_err(here)?, removed).map_err(here)?;
         }
-        for name in &published.deltas {
-            let key: Key = name.parse().map_err(|e| (None, e))?;
-            let known = |id: &PackId| Ok::<_, Error>(removed.contains(id) || self.index.pack_number(id)?.is_some());
-            let read = || delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, &key)?);
-            match read() {
-                Ok(more) => packs.extend(more),
-                // Prune removes a delta once all its packs are gone.
-                Err(error) => {
-                    let mut needed = false;
-                    for id in &published.packs {
-                        needed |= !known(id).map_err(|e| (None, e))?;
-                    }
-                    if needed {
-                        return Err((Some(key), error));
-                    }
-                }
+        // Deltas whose packs are all known have nothing to tell; prune removes a delta once all its packs are gone.
+        let mut needed = false;
+        for id in &published.packs {
+            needed |= !removed.contains(id) && self.index.pack_number(id).map_err(here)?.is_none();
+        }
+        for name in published.deltas.iter().filter(|_| needed) {
+            let key: Key = name.parse().map_err(here)?;
+            let packs = self.read_delta(&key).map_err(|error| (Some(key), error))?;
+            self.take_in_packs(&packs, removed).map_err(here)?;
+        }
+        self.note_named(&published.packs).map_err(here)
+    }
+
+    fn take_in_packs(&self, packs: &[DeltaPack], removed: &HashSet<PackId>) -> Result<()> {
+        for pack in packs.iter().filter(|pack| !removed.contains(&pack.id)) {
+            if self.index.pack_number(&pack.id)?.is_none() {
+                self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
             }
         }
-        for pack in packs.iter().filter(|pack| !removed.contains(&pack.id)) {
-            let insert = || {
-                if self.index.pack_number(&pack.id)?.is_none() {
-                    self.index.insert_pack(&pack.info(), &pack.blobs()?)?;
-                }
-                Ok(())
-            };
-            insert().map_err(|e| (None, e))?;
-        }
-        self.note_named(&published.packs).map_err(|e| (None, e))
+        Ok(())
+    }
+
+    /// The packs of a delta object.
+    pub(super) fn read_delta(&self, key: &Key) -> Result<Vec<DeltaPack>> {
+        delta::decode(&object::get(&*self.storage, &self.keys, &self.config.repository, ObjectType::Delta, key)?)
     }
 
     /// Prune's cycles: a condemned set counts until its final set is there, then that one counts.
-    fn read_cycles(&self, view: &mut View) -> Result<()> {
+    pub(super) fn read_cycles(&self, view: &mut View) -> Result<()> {
         let mut cycles: BTreeMap<u64, (Option<Key>, Option<Key>)> = BTreeMap::new();
         for listed in self.storage.list("gc")? {
             let Some((number, kind)) = listed.key.as_str().strip_prefix("gc/").and_then(|rest| rest.split_once('/')) else { continue };
@@ -576,7 +521,7 @@ fn entry_state(view: &mut View, session: SessionId) -> &mut SessionState {
 }
 
 /// A failure of the local cache or a wish to stop is no property of an object.
-fn problem(key: &Key, error: &Error) -> Result<Problem> {
+pub(super) fn problem(key: &Key, error: &Error) -> Result<Problem> {
     match error.kind() {
         ErrorKind::Cache | ErrorKind::Interrupted => Err(Error::new(error.kind(), error.to_string())),
         _ => Ok(Problem { key: key.to_string(), what: error.to_string() }),

@@ -2,6 +2,7 @@
 
 mod contract;
 mod exits;
+mod indexing;
 mod keys;
 mod naming;
 mod refusals;

@@ -6,10 +6,7 @@ mod crew;
 mod file;
 mod large;
 
-use std::collections::HashMap;
-
 use crate::error::{ErrorKind, Result};
-use crate::index::PackInfo;
 use crate::model::manifest::{FAULTS_KEPT_MAX, Fault, SnapshotStats, VolumeFacts};
 use crate::model::{Consistency, PackId, SessionId, Snapshot, SourceIdentity};
 use crate::progress::Progress;
@@ -131,12 +128,17 @@ fn history(repo: &Repository, identity: &SourceIdentity) -> Result<Vec<Committed
 /// were some: what the parent says of unchanged files can't be relied on then.
 fn forget_missing_packs(repo: &Repository) -> Result<bool> {
     // The index first: a pack that another writer publishes between the two looks must not seem lost.
-    let known = repo.index().packs()?;
-    let found: HashMap<PackId, u64> =
-        repo.storage().list("packs")?.iter().filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).collect();
+    let mut known = repo.index().packs()?;
+    known.sort_unstable_by_key(|pack| pack.id);
+    // Both are sorted, so that nothing but these two has to be held: there may be a million packs.
+    let listed = repo.storage().list("packs")?.into_iter();
+    let mut found = listed.filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).peekable();
     let dead = &repo.view().dead;
-    let lost = |pack: &&PackInfo| found.get(&pack.id) != Some(&pack.len) && !dead.contains(&pack.id);
-    let lost: Vec<PackId> = known.iter().filter(lost).map(|pack| pack.id).collect();
+    known.retain(|pack| {
+        while found.next_if(|(id, _)| *id < pack.id).is_some() {}
+        found.peek() != Some(&(pack.id, pack.len)) && !dead.contains(&pack.id)
+    });
+    let lost: Vec<PackId> = known.iter().map(|pack| pack.id).collect();
     if lost.is_empty() {
         return Ok(true);
     }

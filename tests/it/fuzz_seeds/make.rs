@@ -112,6 +112,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
 
 const SETTINGS: &str = r#"repository = "/srv/icecore"
 state_dir = "/var/lib/icecore-state"
+index_memory = 128
 password_file = "/etc/icecore/password"
 docker_host = "unix:///var/run/docker.sock"
 
