@@ -297,33 +297,43 @@ fn mark_stream(reader: &ChunkReader<'_>, stream: &Stream, live: &Marked) -> Resu
     Ok(())
 }
 
-/// The copy of a chunk that is used. A full one comes before a delta: others may be encoded against it.
+/// The copy of a chunk that is used. A full one comes before a delta, since others may be encoded against it, and a delta
+/// that can be read before one whose base is lost.
 fn used_copy(repo: &Repository, id: &ChunkId) -> Result<Option<Location>> {
     let first = repo.index().get(id)?;
-    match &first {
-        Some(copy) if copy.blob.base.is_some() => Ok(repo.index().copies(id)?.into_iter().find(|copy| copy.blob.base.is_none()).or(first)),
-        _ => Ok(first),
+    if first.is_none_or(|copy| copy.blob.base.is_none()) {
+        return Ok(first);
     }
+    let copies = repo.index().copies(id)?;
+    if let Some(full) = copies.iter().find(|copy| copy.blob.base.is_none()) {
+        return Ok(Some(*full));
+    }
+    for copy in &copies {
+        if copy.blob.base.is_some_and(|base| has_full_copy(repo, &base).unwrap_or(false)) {
+            return Ok(Some(*copy));
+        }
+    }
+    Ok(first)
 }
 
-/// What is used as a delta needs its base, which is used then like anything else. Bases are no deltas: one step is enough.
+fn has_full_copy(repo: &Repository, id: &ChunkId) -> Result<bool> {
+    Ok(repo.index().copies(id)?.iter().any(|copy| copy.blob.base.is_none()))
+}
+
+/// What is used as a delta needs its base, which is used then like anything else; so does a delta that is a second copy,
+/// which may be the only good one. Bases are no deltas: one step is enough.
 fn add_bases(repo: &Repository, live: &mut Live) -> Result<()> {
     let mut bases = HashSet::new();
     repo.index().for_each(&mut |location| {
-        if let Some(base) = &location.blob.base
-            && live.chunks.contains(&location.blob.id)
-            && used_copy(repo, &location.blob.id)? == Some(*location)
-        {
-            bases.insert(*base);
+        let Some(base) = location.blob.base.filter(|_| live.chunks.contains(&location.blob.id)) else { return Ok(()) };
+        if has_full_copy(repo, &base)? {
+            bases.insert(base);
+        } else if used_copy(repo, &location.blob.id)? == Some(*location) {
+            return Err(refuse("a chunk that others are encoded against has no full copy").on(base));
         }
         Ok(())
     })?;
-    for base in bases {
-        if used_copy(repo, &base)?.is_none_or(|copy| copy.blob.base.is_some()) {
-            return Err(refuse("a chunk that others are encoded against has no full copy").on(base));
-        }
-        live.chunks.insert(base);
-    }
+    live.chunks.extend(bases);
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::ChunkId;
+use crate::seal::keys::ChunkKind;
 
 /// Bytes of bases kept: room for four of the longest that any profile has, or for some two hundred usual ones.
 const KEPT_BYTES_MAX: usize = 16 << 20;
@@ -18,27 +19,27 @@ pub(super) struct BaseCache(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     /// The last used first.
-    bases: VecDeque<(ChunkId, Arc<Vec<u8>>)>,
+    bases: VecDeque<((ChunkKind, ChunkId), Arc<Vec<u8>>)>,
     bytes: usize,
 }
 
 impl BaseCache {
-    pub(super) fn get(&self, id: &ChunkId) -> Option<Arc<Vec<u8>>> {
+    pub(super) fn get(&self, kind: ChunkKind, id: &ChunkId) -> Option<Arc<Vec<u8>>> {
         let mut kept = self.lock();
-        let at = kept.bases.iter().position(|(other, _)| other == id)?;
+        let at = kept.bases.iter().position(|(other, _)| *other == (kind, *id))?;
         let found = kept.bases.remove(at)?;
         let base = Arc::clone(&found.1);
         kept.bases.push_front(found);
         Some(base)
     }
 
-    pub(super) fn keep(&self, id: &ChunkId, base: &Arc<Vec<u8>>) {
+    pub(super) fn keep(&self, kind: ChunkKind, id: &ChunkId, base: &Arc<Vec<u8>>) {
         let mut kept = self.lock();
-        if kept.bases.iter().any(|(other, _)| other == id) {
+        if kept.bases.iter().any(|(other, _)| *other == (kind, *id)) {
             return;
         }
         kept.bytes += base.len();
-        kept.bases.push_front((*id, Arc::clone(base)));
+        kept.bases.push_front(((kind, *id), Arc::clone(base)));
         while kept.bytes > KEPT_BYTES_MAX || kept.bases.len() > KEPT_MAX {
             let Some((_, dropped)) = kept.bases.pop_back() else { break };
             kept.bytes -= dropped.len();
@@ -66,13 +67,13 @@ mod tests {
         let cache = BaseCache::default();
         let base = Arc::new(vec![7; 1 << 20]);
         for n in 0..40 {
-            cache.keep(&id(n), &base);
-            assert!(cache.get(&id(0)).is_some(), "used each time, so never dropped ({n})");
+            cache.keep(ChunkKind::Data, &id(n), &base);
+            assert!(cache.get(ChunkKind::Data, &id(0)).is_some(), "used each time, so never dropped ({n})");
         }
         assert_eq!(cache.lock().bases.len(), 16);
-        assert!(cache.get(&id(1)).is_none() && cache.get(&id(39)).is_some());
+        assert!(cache.get(ChunkKind::Data, &id(1)).is_none() && cache.get(ChunkKind::Data, &id(39)).is_some());
         let small = Arc::new(vec![7; 10]);
-        (100..600).for_each(|n| cache.keep(&id(n), &small));
+        (100..600).for_each(|n| cache.keep(ChunkKind::Data, &id(n), &small));
         assert_eq!(cache.lock().bases.len(), KEPT_MAX);
         let bytes = cache.lock().bases.iter().map(|(_, base)| base.len()).sum::<usize>();
         assert_eq!(cache.lock().bytes, bytes);

@@ -110,11 +110,11 @@ impl<'a, 'r> Fetch<'a, 'r> {
         let Some(wanted) = self.wanted.get(base) else { return };
         let raw = match &wanted.raw {
             Some(raw) => Some(Arc::clone(raw)),
-            None if self.reader.has_base(base) => None,
+            None if self.reader.has_base(self.kind, base) => None,
             None => self.open(base).map(Arc::new),
         };
         if let Some(raw) = &raw {
-            self.reader.keep_base(base, raw);
+            self.reader.keep_base(self.kind, base, raw);
         }
         self.used(base, raw.as_ref());
     }
@@ -162,7 +162,8 @@ fn want(
         Entry::Vacant(new) => match reader.locate(&id).and_then(|at| reader.check_place(kind, &at).map(|()| at)) {
             Ok(location) if as_base && location.blob.base.is_some() => return Ok(None),
             Ok(location) => new.insert(Wanted { location, range: 0, uses: 1, raw: None }).location,
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound) => return Ok(None),
+            // Whoever takes it finds it elsewhere, or says what is wrong.
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Cache) => return Ok(None),
             Err(error) => return Err(error),
         },
     };

@@ -27,7 +27,9 @@ pub struct ChunkList<'w, 'r> {
     levels: Vec<Level>,
     earlier: Option<Earlier<'w, 'r>>,
     len: u64,
+    /// New chunks in a row that no delta was made of, and how often one was asked for.
     futile: u32,
+    asked: u32,
 }
 
 #[derive(Default)]
@@ -41,7 +43,7 @@ struct Level {
 impl<'w, 'r> ChunkList<'w, 'r> {
     /// No chunks yet.
     pub fn new(writer: &'w ChunkWriter<'r>, earlier: Option<Earlier<'w, 'r>>) -> Self {
-        Self { writer, levels: Vec::new(), earlier, len: 0, futile: 0 }
+        Self { writer, levels: Vec::new(), earlier, len: 0, futile: 0, asked: 0 }
     }
 
     /// The version that this one is compared with.
@@ -57,8 +59,8 @@ impl<'w, 'r> ChunkList<'w, 'r> {
     /// Likewise, for `len` bytes at `offset`.
     pub fn before_at(&mut self, offset: u64, len: u64) -> Result<Option<ChunkId>> {
         let Some(earlier) = &mut self.earlier else { return Ok(None) };
-        if self.futile > FUTILE_MAX && !self.futile.is_multiple_of(FUTILE_STEP) {
-            self.futile += 1;
+        self.asked = self.asked.wrapping_add(1);
+        if self.futile > FUTILE_MAX && !self.asked.is_multiple_of(FUTILE_STEP) {
             return Ok(None);
         }
         earlier.chunk_at(offset, len)

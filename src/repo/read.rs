@@ -218,7 +218,7 @@ impl<'r> ChunkReader<'r> {
     /// The plaintext of a chunk that deltas are encoded against, from a full copy of it. `Damaged` names the base when none
     /// can be read.
     pub fn base(&self, kind: ChunkKind, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
-        if let Some(base) = self.bases.get(id) {
+        if let Some(base) = self.bases.get(kind, id) {
             return Ok(base);
         }
         let mut failure = None;
@@ -231,11 +231,15 @@ impl<'r> ChunkReader<'r> {
                 match self.read_at(kind, copy) {
                     Ok(raw) => {
                         let base = Arc::new(raw);
-                        self.bases.keep(id, &base);
+                        self.bases.keep(kind, id, &base);
                         return Ok(base);
                     }
                     Err(error) => failure = Some(error),
                 }
+            }
+            // Prune may have moved it since the journals were read.
+            if failure.as_ref().is_some_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Cache)) {
+                self.repo.refresh()?;
             }
         }
         let missing = Error::damaged("the chunk that another one is encoded against has no full copy that can be read").on(id);
@@ -288,13 +292,13 @@ impl<'r> ChunkReader<'r> {
     }
 
     /// Whether a base is in memory.
-    pub(super) fn has_base(&self, id: &ChunkId) -> bool {
-        self.bases.get(id).is_some()
+    pub(super) fn has_base(&self, kind: ChunkKind, id: &ChunkId) -> bool {
+        self.bases.get(kind, id).is_some()
     }
 
     /// Keeps the checked plaintext of a full copy for the deltas against it that are opened next.
-    pub(super) fn keep_base(&self, id: &ChunkId, raw: &Arc<Vec<u8>>) {
-        self.bases.keep(id, raw);
+    pub(super) fn keep_base(&self, kind: ChunkKind, id: &ChunkId, raw: &Arc<Vec<u8>>) {
+        self.bases.keep(kind, id, raw);
     }
 
     fn open_in(&self, pack: &OpenedPack, kind: ChunkKind, location: &Location, sealed: Vec<u8>) -> Result<Vec<u8>> {

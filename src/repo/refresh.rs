@@ -103,7 +103,8 @@ impl Repository {
         let mut unindexed = false;
         let mut entries = HashSet::new();
         let log = self.storage.list("log")?;
-        if self.index.counts()?.packs == 0 {
+        // An index that lost all its packs is not one that never had any: what it noted of journals is still true.
+        if self.index.counts()?.packs == 0 && !self.has_journal_notes()? {
             self.fill_from_journals(&log, &view)?;
         }
         for listed in log {
@@ -156,6 +157,15 @@ impl Repository {
         let view = Arc::new(view);
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view.clone();
         Ok(view)
+    }
+
+    fn has_journal_notes(&self) -> Result<bool> {
+        let mut found = false;
+        let looked = self.index.for_each_note(Table::Journal, b"", &mut |_, _| {
+            found = true;
+            Err(Error::new(ErrorKind::Cache, "one is enough"))
+        });
+        if found { Ok(true) } else { looked.map(|()| false) }
     }
 
     /// Takes packs out of the index that the repository has lost. First the stat cache goes, for all sources and for good:

@@ -155,6 +155,12 @@ impl Proofs {
         self.proved(id, depth, now).max(damaged)
     }
 
+    /// Whether the last look at a pack, at any depth, found damage.
+    pub fn is_damaged(&self, id: &PackId, now: i64) -> bool {
+        let damaged = self.packs.get(id).map(|times| times.get(Verdict::Damaged)).filter(|time| *time != NEVER && *time <= now);
+        damaged.is_some() && damaged >= self.proved(id, Verdict::Scrubbed, now)
+    }
+
     /// Forgets packs that are gone.
     pub fn retain(&mut self, there: impl Fn(&PackId) -> bool) {
         self.packs.retain(|id, _| there(id));

@@ -265,7 +265,7 @@ impl<'r> ChunkWriter<'r> {
             return Ok(known);
         }
         let mut decide = || match self.repo.index.get(&id)? {
-            Some(location) if self.is_sound(&location)? => Ok(known),
+            Some(first) if self.is_sound(&first)? || self.another_is_sound(&id)? => Ok(known),
             _ => {
                 let delta = self.encode(kind, &id, raw, before, |encoding, body| {
                     self.keep(kind, id, raw.len(), encoding, body)?;
@@ -284,6 +284,15 @@ impl<'r> ChunkWriter<'r> {
             }
             Err(error) => Err(self.fails_with(error)),
         }
+    }
+
+    fn another_is_sound(&self, id: &ChunkId) -> Result<bool> {
+        for copy in self.repo.index.copies(id)?.iter().skip(1) {
+            if self.is_sound(copy)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a copy may be referred to: its pack is usable and, where it is a delta, so is a full copy of its base.

@@ -231,7 +231,11 @@ impl OpenDir {
     /// Gives a new file its content and metadata.
     fn fill(&self, name: &Name, file: &OwnedFd, meta: &Meta, xattrs: &XattrSet, content: &dyn Content) -> Result<Placed> {
         let copy = self.shared.safety_copy.as_ref().filter(|_| content.len() >= REFLINK_BYTES_MIN);
-        let placed = match copy.and_then(|copy| copy.clone_into(&self.dir.path(), name, file)) {
+        let cloned = match copy {
+            Some(copy) => copy.clone_into(&self.dir.path(), name, file)?,
+            None => None,
+        };
+        let placed = match cloned {
             Some(len) => Placed { cloned: true, ..content::update(file.as_fd(), len, content)? },
             None => content::write_new(file.as_fd(), content)?,
         };

@@ -46,13 +46,23 @@ impl SafetyCopy {
         }
     }
 
-    /// Makes `file`, which is new and empty, a clone of the copy's file `name` in the directory `dir`. Gives its length then.
-    pub(super) fn clone_into(&self, dir: &TreePath, name: &Name, file: &OwnedFd) -> Option<u64> {
+    /// Makes `file`, which is new and empty, a clone of the copy's file `name` in the directory `dir`. Gives its length then;
+    /// where it can't be cloned, the file is empty as before.
+    pub(super) fn clone_into(&self, dir: &TreePath, name: &Name, file: &OwnedFd) -> Result<Option<u64>> {
         if self.outcome() == Reflinks::Unsupported {
-            return None;
+            return Ok(None);
         }
-        let from = self.find(dir, name)?;
-        match fs::ioctl_ficlone(file, &from) {
+        let Some(from) = self.find(dir, name) else { return Ok(None) };
+        let cloned = self.clone(file, &from);
+        if cloned.is_none() {
+            // A clone that failed midway may have left a part of the copy, which would show through holes and behind the end.
+            fs::ftruncate(file, 0).map_err(|e| failed("cannot empty the file that could not be cloned", e))?;
+        }
+        Ok(cloned)
+    }
+
+    fn clone(&self, file: &OwnedFd, from: &OwnedFd) -> Option<u64> {
+        match fs::ioctl_ficlone(file, from) {
             Ok(()) => {
                 self.outcome.store(Reflinks::Made as u8, Ordering::Relaxed);
                 // Its length as cloned: the original may have changed since.

@@ -78,7 +78,7 @@ fn specimen(encrypted: bool) -> Specimen {
         let clock = state.clock.clone();
         source.edit(|tree| {
             change(tree, seed);
-            tree.file("large", noise(seed + 9, 200_000));
+            tree.file("large", noise(seed + 9, 900_000));
         });
         let at_rest = plain_copy(&source);
         source.on_step(move |step, _| {

@@ -106,6 +106,34 @@ fn a_lost_pack_is_stored_again_for_every_source() {
     assert!(content(&b.repo, &second.snapshot, "f").unwrap() == noise(2, 40_000), "the second source is whole");
 }
 
+/// 1a. Packs with contents are lost, those with trees are not. A run over one source takes them out of the index; the next
+/// one, over another, finds nothing lost and has no records of its own left, but a parent whose tree can be read: what that
+/// says of a large file's chunks was taken for granted, chunk by chunk along the old boundaries. Only what this host noted is
+/// now.
+#[test]
+fn a_large_file_of_another_source_is_stored_again_too() {
+    let b = bench();
+    let large = ScriptedSource::build(|tree| {
+        tree.file("f", noise(2, 9 << 20));
+    });
+    let one = file(1);
+    take(&b.repo, &one, "one");
+    take(&b.repo, &large, "two");
+    b.clock.advance(Duration::from_secs(60));
+    let mut lost = 0;
+    for listed in b.storage.list("packs").unwrap() {
+        let (_, footer) = read_footer(&b.repo, &parse_pack_key(&listed.key).unwrap(), listed.len).unwrap();
+        if footer.entries.iter().all(|entry| entry.kind == 0) {
+            b.storage.delete(&listed.key).unwrap();
+            lost += 1;
+        }
+    }
+    assert!(lost > 10);
+    take(&b.repo, &one, "one");
+    let second = take(&b.repo, &large, "two");
+    assert!(content(&b.repo, &second.snapshot, "f").unwrap() == noise(2, 9 << 20), "the second source is whole");
+}
+
 /// 1b. The same for one source, when the run that noticed the loss committed nothing.
 #[test]
 fn a_lost_pack_is_stored_again_after_a_dry_run() {

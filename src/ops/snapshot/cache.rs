@@ -10,10 +10,13 @@
 //!        content was last read, the node's record
 //! ```
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::index::Table;
+use crate::model::node::INLINE_BYTES_MAX;
 use crate::model::wire::Fields;
 use crate::model::{Name, Node, NodeKind, SourceIdentity, Stream, TreePath};
 use crate::repo::{ChunkReader, Committed, NodeReader, Repository};
@@ -34,6 +37,8 @@ pub(super) struct Record {
     scanned: Option<Timestamp>,
     bytes: Vec<u8>,
     entries: Vec<Place>,
+    /// Where an inode stands; made when a name is new.
+    by_inode: OnceCell<HashMap<(u64, u64), usize>>,
 }
 
 /// Where an entry stands in a record: its fields, its node's record, and the name in that.
@@ -228,10 +233,20 @@ impl Record {
             NodeKind::File(stream) if stream.len > 0 => Some(stream),
             _ => None,
         };
-        self.get(name).and_then(content).or_else(|| {
-            let same = |remembered: &Remembered<'_>| (remembered.device, remembered.inode) == (stat.device, stat.inode);
-            (0..self.len()).filter_map(|at| self.at(at)).find(same).and_then(content)
-        })
+        if stat.size <= INLINE_BYTES_MAX as u64 {
+            return None;
+        }
+        if let Some(remembered) = self.get(name) {
+            return content(remembered);
+        }
+        if !self.is_noted() {
+            return None;
+        }
+        let by_inode = self.by_inode.get_or_init(|| {
+            let inode = |at| self.at(at).map(|remembered| ((remembered.device, remembered.inode), at));
+            (0..self.len()).filter_map(inode).collect()
+        });
+        self.at(*by_inode.get(&(stat.device, stat.inode))?).and_then(content)
     }
 
     fn at(&self, at: usize) -> Option<Remembered<'_>> {
@@ -286,5 +301,5 @@ pub(super) fn decode(note: Vec<u8>) -> crate::error::Result<Record> {
         }
         entries.push(Place { fields: start, node, name });
     }
-    Ok(Record { scanned: Some(scanned), entries, bytes: note })
+    Ok(Record { scanned: Some(scanned), entries, bytes: note, by_inode: OnceCell::new() })
 }

@@ -257,6 +257,8 @@ impl Capture<'_, '_> {
         };
         let record = directory.before.and_then(|before| self.cache.record(&directory.path, &before));
         let trusted = directory.stat.device == self.settled;
+        // Only what this host noted is vouched for: after the loss of a pack no note is left, and the tree tells nothing of it.
+        let vouched = record.as_ref().is_some_and(Record::is_noted);
         let mut slots = Vec::with_capacity(entries.len());
         let (mut files, mut specials, mut below) = (Vec::new(), Vec::new(), Vec::new());
         for entry in entries {
@@ -277,7 +279,7 @@ impl Capture<'_, '_> {
             } else if !(trusted && self.reuse(record.as_ref(), remembered.as_ref(), &mut done)) {
                 if stat.kind == EntryKind::File {
                     let past = record.as_ref().and_then(|record| record.content(&done.name, &stat));
-                    let past = past.map(|content| Past { content, vouched: self.cache.vouched() });
+                    let past = past.map(|content| Past { content, vouched: vouched && self.cache.vouched() });
                     files.push(Job { directory: directory.clone(), slot, name: done.name.clone(), stat, past });
                 } else {
                     specials.push((slot, done.name.clone()));
@@ -286,8 +288,8 @@ impl Capture<'_, '_> {
             slots.push(done);
         }
         let unread = files.is_empty() && specials.is_empty();
-        directory.kept.store(unread && record.as_ref().is_some_and(Record::is_noted), Ordering::SeqCst);
-        directory.same.store(unread && record.is_some_and(|record| record.len() == slots.len()), Ordering::SeqCst);
+        directory.kept.store(unread && vouched, Ordering::SeqCst);
+        directory.same.store(unread && vouched && record.is_some_and(|record| record.len() == slots.len()), Ordering::SeqCst);
         directory.outstanding.fetch_add(files.len() + below.len(), Ordering::SeqCst);
         *lock(&directory.entries) = slots;
         for (slot, name) in specials {

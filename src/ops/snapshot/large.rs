@@ -206,6 +206,7 @@ impl<D, F> Large<'_, '_, D, F> {
             out: VecDeque::new(),
             stored: HashMap::new(),
             replay,
+            _wake: WakeOthers(self.crew),
         };
         let mut at = 0;
         while at < size {
@@ -294,6 +295,17 @@ struct Driver<'a, 'c, 'r, 'l, 'm, D, F> {
     out: VecDeque<Out>,
     stored: HashMap<u64, Vec<Put>>,
     replay: bool,
+    // The last field: dropped after the windows.
+    _wake: WakeOthers<'c, D, F>,
+}
+
+/// Whatever ends a driver, the buffers of its windows are free then, and others may be waiting for one.
+struct WakeOthers<'c, D, F>(&'c Crew<D, F, Piece>);
+
+impl<D, F> Drop for WakeOthers<'_, D, F> {
+    fn drop(&mut self) {
+        self.0.wake_drivers();
+    }
 }
 
 /// Bytes that are not cut yet: they need what comes after them.
@@ -343,6 +355,7 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
                 if last {
                     // Windows behind the end of a file that became shorter hold nothing.
                     self.windows.clear();
+                    self.large.crew.wake_drivers();
                     return Ok(at);
                 }
                 continue;
@@ -377,17 +390,21 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
             while at - self.planned < WINDOW_BYTES as u64
                 && let Some(leaf) = earlier.leaf_from(at)?
             {
-                if leaf.id.is_hole() || leaf.len > profile.max as u64 || at + leaf.len > end {
+                // Shorter ones end a stretch, or are not ours.
+                let usual = profile.min as u64..=profile.max as u64;
+                if leaf.id.is_hole() || !usual.contains(&leaf.len) || at + leaf.len > end {
                     break;
                 }
                 window.old.push(Old { leaf: Leaf { offset: at, ..leaf }, now: None });
                 at += leaf.len;
             }
-            if at == self.planned
-                && let Some(boundary) = earlier.boundary_after(at)?
-            {
-                // Not at a boundary: up to one, so that the next window begins there.
-                at = boundary.min(at + WINDOW_BYTES as u64);
+            if window.old.is_empty() {
+                // Not at a boundary, or where there are none to go by: up to one, so that the next window begins there.
+                while at - self.planned < profile.max as u64
+                    && let Some(boundary) = earlier.boundary_after(at)?
+                {
+                    at = boundary.min(self.planned + WINDOW_BYTES as u64);
+                }
             }
         }
         if at == self.planned {

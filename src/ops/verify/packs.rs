@@ -119,6 +119,20 @@ impl Found {
         inner.verdicts.push((task.id, Verdict::Damaged));
     }
 
+    /// A chunk that others are encoded against can't be read from any pack that the index names for it.
+    pub(super) fn bad_base(&self, repo: &Repository, base: &ChunkId) -> Result<()> {
+        for copy in repo.index().copies(base)?.into_iter().filter(|copy| copy.blob.base.is_none()) {
+            let id = repo.index().pack(copy.pack)?.id;
+            let object = repo::pack_key(&id)?.to_string();
+            let problem = format!("the blob of {base}, which other chunks are encoded against, can't be read");
+            let mut inner = lock(&self.inner);
+            if inner.packs.bad.len() < BAD_BLOBS_MAX && inner.packs.bad.insert((*base, id)) {
+                inner.damaged.push(Damage { object, problem });
+            }
+        }
+        Ok(())
+    }
+
     /// A pack is gone, because a prune removed it.
     pub(super) fn removed(&self, task: &Task) {
         lock(&self.inner).packs.seen.insert(task.id, Seen { len: task.listed.len, good: false });

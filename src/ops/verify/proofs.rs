@@ -74,6 +74,9 @@ impl Kept {
         stale.sort_by_cached_key(|(id, _)| self.proofs.looked_at(id, self.wanted(), self.now));
         let bytes_max = self.sample_millionths.map(|part| u128::from(self.listed_bytes) * u128::from(part) / 1_000_000);
         let mut tasks = Vec::with_capacity(stale.len() + fresh.len());
+        let (damaged, stale): (Vec<_>, Vec<_>) = stale.into_iter().partition(|(id, _)| self.proofs.is_damaged(id, self.now));
+        // What was found damaged last is read again, beside the sample: nobody shall be told that it is good.
+        tasks.extend(damaged.into_iter().map(|pack| task(pack, true)));
         let mut full = false;
         for pack in stale {
             let bytes = self.read_bytes + pack.1.len;

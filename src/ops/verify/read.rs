@@ -44,6 +44,8 @@ struct Wrong {
     unread: Option<Error>,
     /// A delta could not be opened because its base can't be read: nothing was proved of it, nor is it to blame.
     without_base: bool,
+    /// Bases that are in packs, but can't be read from them; these packs need not be among those that are read now.
+    bases: BTreeSet<ChunkId>,
 }
 
 impl OpenPack {
@@ -119,9 +121,13 @@ impl OpenPack {
         let no_base = Cell::new(false);
         let base = |base: &ChunkId| {
             let found = run.reader.base(ChunkKind::from_number(entry.kind)?, base);
-            // One that is in no pack at all was pruned, and so are those who needed it.
-            if found.is_err() && run.repo.index().get(base)?.is_some() {
-                lock(&self.wrong).without_base = true;
+            if found.is_err() {
+                let mut wrong = lock(&self.wrong);
+                wrong.without_base = true;
+                // One that is in no pack at all was pruned, and so are those who needed it.
+                if run.repo.index().get(base)?.is_some() {
+                    wrong.bases.insert(*base);
+                }
             }
             no_base.set(found.is_err());
             found
@@ -135,7 +141,8 @@ impl OpenPack {
 
     /// All parts are done.
     fn settle(&self, run: &Run<'_>, found: &Found) -> Result<()> {
-        let Wrong { shards, mut blobs, unread, without_base } = std::mem::take(&mut *lock(&self.wrong));
+        let Wrong { shards, mut blobs, unread, without_base, bases } = std::mem::take(&mut *lock(&self.wrong));
+        bases.iter().try_for_each(|base| found.bad_base(run.repo, base))?;
         found.add_bytes(self.task.listed.len - self.covered as u64);
         Progress::add(&run.progress.bytes_done, self.task.listed.len - self.covered as u64);
         Progress::add(&run.progress.files_done, 1);
