@@ -119,6 +119,11 @@ impl RocksIndex {
         self.store.get(Space::Chunks, id.as_bytes(), |bytes| self.location(id, bytes))
     }
 
+    fn primaries(&self, ids: &[&ChunkId]) -> Result<Vec<Option<Location>>> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
+        self.store.get_many(Space::Chunks, &keys, |at, bytes| self.location(ids[at], bytes))
+    }
+
     fn location(&self, id: &ChunkId, bytes: &[u8]) -> Result<Location> {
         record::decode_location(id, bytes).ok_or_else(|| self.store.malformed("an entry cannot be read"))
     }
@@ -265,8 +270,7 @@ impl ChunkIndex for RocksIndex {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
-        let keys: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
-        let mut found = self.store.get_many(Space::Chunks, &keys, |at, bytes| self.location(&ids[at], bytes))?;
+        let mut found = self.primaries(&ids.iter().collect::<Vec<_>>())?;
         for (id, first) in ids.iter().zip(&mut found) {
             // Rare: only after a prune, and until the sweep.
             if first.is_some_and(|first| !self.is_live(first.pack)) {
@@ -329,9 +333,10 @@ impl ChunkIndex for RocksIndex {
         let mut counters = Counters { next: number + 1, ..totals.counters };
         let mut batch = self.store.batch();
         let entries = bulk::entries(blobs);
-        for (id, blob) in &entries {
+        let firsts = self.primaries(&entries.keys().collect::<Vec<_>>())?;
+        for ((id, blob), first) in entries.iter().zip(firsts) {
             let new = record::encode_location(&Location { pack: PackNumber(number), blob: **blob });
-            let first = match self.primary(id)? {
+            let first = match first {
                 None => None,
                 Some(first) if self.is_live(first.pack) => Some(first),
                 Some(_) => {
