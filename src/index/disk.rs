@@ -311,14 +311,22 @@ impl ChunkIndex for RocksIndex {
     }
 
     fn packs(&self) -> Result<Vec<PackInfo>> {
-        let mut packs = Vec::new();
+        let mut packs = Vec::with_capacity(usize::try_from(self.live().len()).unwrap_or(0));
+        self.for_each_pack(&mut |pack| {
+            packs.push(*pack);
+            Ok(())
+        })?;
+        Ok(packs)
+    }
+
+    fn for_each_pack(&self, visit: &mut dyn FnMut(&PackInfo) -> Result<()>) -> Result<()> {
         let mut scan = scan_packs(&self.store)?;
         while let Some((key, value)) = scan.step()? {
             if self.is_live(PackNumber(number_of(&self.store, key)?)) {
-                packs.push(pack_record(&self.store, value)?.info);
+                visit(&pack_record(&self.store, value)?.info)?;
             }
         }
-        Ok(packs)
+        Ok(())
     }
 
     fn insert_pack(&self, info: &PackInfo, blobs: &[BlobEntry]) -> Result<()> {
