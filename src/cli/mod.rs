@@ -86,7 +86,7 @@ struct Globals {
     #[arg(long, global = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// The most memory, in MiB, that the index of chunks may take up; a large repository is looked up faster with more
-    /// [env: ICECORE_INDEX_MEMORY; default: 96]
+    /// [env: ICECORE_INDEX_MEMORY; default: 64]
     #[arg(long, global = true, value_name = "MIB", value_parser = clap::value_parser!(u32).range(index_memory_range()))]
     index_memory: Option<u32>,
     /// Read the passphrase from a file [env: ICECORE_PASSWORD_FILE, or ICECORE_PASSWORD for the passphrase itself]

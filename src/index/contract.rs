@@ -404,6 +404,14 @@ fn compare_chunk(model: &dyn ChunkIndex, index: &dyn ChunkIndex, n: u8) {
 
 fn sorted_packs(index: &dyn ChunkIndex) -> Vec<PackInfo> {
     let mut packs = index.packs().unwrap();
+    let mut visited = Vec::new();
+    index
+        .for_each_pack(&mut |pack| {
+            visited.push(*pack);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(visited, packs);
     packs.sort_by_key(|pack| pack.id);
     packs
 }

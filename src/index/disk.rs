@@ -119,6 +119,11 @@ impl RocksIndex {
         self.store.get(Space::Chunks, id.as_bytes(), |bytes| self.location(id, bytes))
     }
 
+    fn primaries(&self, ids: &[&ChunkId]) -> Result<Vec<Option<Location>>> {
+        let keys: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
+        self.store.get_many(Space::Chunks, &keys, |at, bytes| self.location(ids[at], bytes))
+    }
+
     fn location(&self, id: &ChunkId, bytes: &[u8]) -> Result<Location> {
         record::decode_location(id, bytes).ok_or_else(|| self.store.malformed("an entry cannot be read"))
     }
@@ -265,8 +270,7 @@ impl ChunkIndex for RocksIndex {
     }
 
     fn get_many(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>> {
-        let keys: Vec<&[u8]> = ids.iter().map(|id| &id.as_bytes()[..]).collect();
-        let mut found = self.store.get_many(Space::Chunks, &keys, |at, bytes| self.location(&ids[at], bytes))?;
+        let mut found = self.primaries(&ids.iter().collect::<Vec<_>>())?;
         for (id, first) in ids.iter().zip(&mut found) {
             // Rare: only after a prune, and until the sweep.
             if first.is_some_and(|first| !self.is_live(first.pack)) {
@@ -307,14 +311,22 @@ impl ChunkIndex for RocksIndex {
     }
 
     fn packs(&self) -> Result<Vec<PackInfo>> {
-        let mut packs = Vec::new();
+        let mut packs = Vec::with_capacity(usize::try_from(self.live().len()).unwrap_or(0));
+        self.for_each_pack(&mut |pack| {
+            packs.push(*pack);
+            Ok(())
+        })?;
+        Ok(packs)
+    }
+
+    fn for_each_pack(&self, visit: &mut dyn FnMut(&PackInfo) -> Result<()>) -> Result<()> {
         let mut scan = scan_packs(&self.store)?;
         while let Some((key, value)) = scan.step()? {
             if self.is_live(PackNumber(number_of(&self.store, key)?)) {
-                packs.push(pack_record(&self.store, value)?.info);
+                visit(&pack_record(&self.store, value)?.info)?;
             }
         }
-        Ok(packs)
+        Ok(())
     }
 
     fn insert_pack(&self, info: &PackInfo, blobs: &[BlobEntry]) -> Result<()> {
@@ -329,9 +341,10 @@ impl ChunkIndex for RocksIndex {
         let mut counters = Counters { next: number + 1, ..totals.counters };
         let mut batch = self.store.batch();
         let entries = bulk::entries(blobs);
-        for (id, blob) in &entries {
+        let firsts = self.primaries(&entries.keys().collect::<Vec<_>>())?;
+        for ((id, blob), first) in entries.iter().zip(firsts) {
             let new = record::encode_location(&Location { pack: PackNumber(number), blob: **blob });
-            let first = match self.primary(id)? {
+            let first = match first {
                 None => None,
                 Some(first) if self.is_live(first.pack) => Some(first),
                 Some(_) => {

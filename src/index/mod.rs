@@ -133,6 +133,10 @@ pub trait ChunkIndex: Send + Sync {
     fn pack_number(&self, id: &PackId) -> Result<Option<PackNumber>>;
     /// All packs, in no order.
     fn packs(&self) -> Result<Vec<PackInfo>>;
+    /// Visits all packs, in no order, without holding them all.
+    fn for_each_pack(&self, visit: &mut dyn FnMut(&PackInfo) -> Result<()>) -> Result<()> {
+        self.packs()?.iter().try_for_each(visit)
+    }
     /// Adds a pack with all its blobs.
     fn insert_pack(&self, info: &PackInfo, blobs: &[BlobEntry]) -> Result<()>;
     /// Adds the packs that `packs` gives until it gives none, however many. Much faster than one by one when the index is

@@ -17,8 +17,9 @@ use super::ChunkIndex;
 use crate::error::Result;
 use crate::model::RepositoryId;
 
-/// Memory for an index when nothing else is asked for. With a hundred million chunks the filters still fit into it.
-pub const MEMORY_BYTES_DEFAULT: usize = 96 << 20;
+/// Memory for an index when nothing else is asked for. With a hundred million chunks the filters still fit into it, and the
+/// whole program stays below 256 MiB.
+pub const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
 /// The least memory that an index works well in.
 pub const MEMORY_BYTES_MIN: usize = 16 << 20;
 

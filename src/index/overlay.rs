@@ -86,6 +86,11 @@ impl ChunkIndex for Overlay {
         Ok(packs)
     }
 
+    fn for_each_pack(&self, visit: &mut dyn FnMut(&PackInfo) -> Result<()>) -> Result<()> {
+        self.base.for_each_pack(visit)?;
+        self.top.for_each_pack(visit)
+    }
+
     fn insert_pack(&self, info: &PackInfo, blobs: &[BlobEntry]) -> Result<()> {
         if self.base.pack_number(&info.id)?.is_some() {
             return Ok(());

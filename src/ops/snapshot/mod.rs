@@ -124,21 +124,41 @@ fn history(repo: &Repository, identity: &SourceIdentity) -> Result<Vec<Committed
     Ok(repo.snapshots()?.into_iter().filter(usable).collect())
 }
 
+/// Where the index knows more packs, they are listed folder by folder: a listing takes some hundred bytes for each.
+const LISTED_AT_ONCE_MAX: usize = if cfg!(test) { 2 } else { 16_384 };
+
 /// Takes packs out of the index that the repository has lost, so that their chunks are stored again. `false` when there
 /// were some: what the parent says of unchanged files can't be relied on then.
 fn forget_missing_packs(repo: &Repository) -> Result<bool> {
     // The index first: a pack that another writer publishes between the two looks must not seem lost.
-    let mut known = repo.index().packs()?;
-    known.sort_unstable_by_key(|pack| pack.id);
-    // Both are sorted, so that nothing but these two has to be held: there may be a million packs.
-    let listed = repo.storage().list("packs")?.into_iter();
-    let mut found = listed.filter_map(|listed| Some((parse_pack_key(&listed.key)?, listed.len))).peekable();
+    let mut known: Vec<(PackId, u64)> = Vec::new();
+    repo.index().for_each_pack(&mut |pack| {
+        known.push((pack.id, pack.len));
+        Ok(())
+    })?;
+    known.sort_unstable();
+    let folders = if known.len() > LISTED_AT_ONCE_MAX {
+        (0..=u8::MAX).map(|byte| format!("packs/{byte:02x}")).collect()
+    } else {
+        vec!["packs".to_owned()]
+    };
+    // Both sides are sorted by the packs' names.
+    let mut known = known.iter().peekable();
+    let mut lost = Vec::new();
+    for folder in folders {
+        for listed in repo.storage().list(&folder)? {
+            let Some(id) = parse_pack_key(&listed.key) else { continue };
+            while let Some((gone, _)) = known.next_if(|(known, _)| *known < id) {
+                lost.push(*gone);
+            }
+            if known.next_if(|(known, _)| *known == id).is_some_and(|(_, len)| *len != listed.len) {
+                lost.push(id);
+            }
+        }
+    }
+    lost.extend(known.map(|(id, _)| *id));
     let dead = &repo.view().dead;
-    known.retain(|pack| {
-        while found.next_if(|(id, _)| *id < pack.id).is_some() {}
-        found.peek() != Some(&(pack.id, pack.len)) && !dead.contains(&pack.id)
-    });
-    let lost: Vec<PackId> = known.iter().map(|pack| pack.id).collect();
+    lost.retain(|id| !dead.contains(id));
     if lost.is_empty() {
         return Ok(true);
     }
