@@ -16,10 +16,12 @@ const KEPT_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct BaseCache(Mutex<Kept>);
 
+type Name = (ChunkKind, ChunkId);
+
 #[derive(Default)]
 struct Kept {
     /// The last used first.
-    bases: VecDeque<((ChunkKind, ChunkId), Arc<Vec<u8>>)>,
+    bases: VecDeque<(Name, Arc<Vec<u8>>)>,
     bytes: usize,
 }
 
