@@ -177,7 +177,9 @@ proptest! {
                 prop_assert!(found(&out) == *expected, "{:#?}\n{:#?}", found(&out), expected);
             }
             let again = restore_to(&repo, &old, &out, true);
-            prop_assert_eq!((again.written_bytes, again.removed), (0, 0));
+            // A file with several names is replaced: some of them could be elsewhere.
+            let mut linked = expected_old.iter().filter(|(path, plain)| plain.first != **path);
+            prop_assert!(again.removed == 0 && (again.written_bytes == 0 || linked.next().is_some()), "{again:?}");
         }
     }
 }

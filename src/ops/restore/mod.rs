@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::tree;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Node, NodeKind, Snapshot, TreePath};
-use crate::progress::{Progress, Warning};
+use crate::progress::{Progress, WARNINGS_KEPT_MAX, Warning};
 use crate::repo::{ChunkReader, Repository};
 use crate::target::{self, Placed, Reflinks, Target};
 
@@ -66,7 +66,7 @@ pub struct RestoreReport {
     pub failed: u64,
     /// Of those, entries that the repository does not have whole any more.
     pub damaged: u64,
-    /// What could not be restored as it was.
+    /// What could not be restored as it was; of entries that failed the first [`WARNINGS_KEPT_MAX`] by name.
     pub warnings: Vec<Warning>,
     /// Seconds that it took.
     pub seconds: f64,
@@ -185,6 +185,11 @@ impl<'c, 'r> Restore<'c, 'r> {
     fn report(&self) -> RestoreReport {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = &self.counts;
+        let mut warnings = std::mem::take(&mut *lock(&self.warnings));
+        let unnamed = get(&counts.failed).saturating_sub(warnings.len() as u64);
+        if unnamed > 0 {
+            warnings.push(Warning { path: TreePath::root().to_string(), message: format!("{unnamed} more entries failed") });
+        }
         RestoreReport {
             files: get(&counts.files),
             directories: get(&counts.directories),
@@ -195,7 +200,7 @@ impl<'c, 'r> Restore<'c, 'r> {
             cloned_files: get(&counts.cloned),
             failed: get(&counts.failed),
             damaged: get(&counts.damaged),
-            warnings: std::mem::take(&mut *lock(&self.warnings)),
+            warnings,
             ..RestoreReport::default()
         }
     }
@@ -227,7 +232,10 @@ impl<'c, 'r> Restore<'c, 'r> {
             self.counts.damaged.fetch_add(1, Ordering::Relaxed);
         }
         self.progress.warn(path, &error);
-        lock(&self.warnings).push(Warning { path: path.to_string(), message: error.to_string() });
+        let mut warnings = lock(&self.warnings);
+        if warnings.len() < WARNINGS_KEPT_MAX {
+            warnings.push(Warning { path: path.to_string(), message: error.to_string() });
+        }
         Ok(())
     }
 
