@@ -23,10 +23,10 @@ pub(crate) struct Series {
 /// Readable for colour-blind people (Okabe and Ito).
 const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
 const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 300.0;
+const HEIGHT: f64 = 310.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 40.0;
+const TOP: f64 = 48.0;
 const BOTTOM: f64 = 48.0;
 
 impl Panel {
@@ -87,7 +87,7 @@ fn panel_body(out: &mut String, panel: &Panel, x_label: &str) {
     let x = |size: f64| LEFT + (size.log2() - first) / (last - first).max(1e-9) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| TOP + (high - panel.scale(value)) / (high - low) * (HEIGHT - TOP - BOTTOM);
 
-    text(out, (WIDTH + LEFT) / 2.0, 20.0, "middle", &panel.title);
+    text(out, (WIDTH + LEFT) / 2.0, 16.0, "middle", &panel.title);
     text(out, (WIDTH + LEFT) / 2.0, HEIGHT - 12.0, "middle", x_label);
     let middle = (HEIGHT + TOP - BOTTOM) / 2.0;
     let _ = writeln!(out, "<text transform=\"translate(14 {middle}) rotate(-90)\" text-anchor=\"middle\">{}</text>", panel.y_label);
@@ -101,17 +101,16 @@ fn panel_body(out: &mut String, panel: &Panel, x_label: &str) {
         let _ = writeln!(out, "<path d=\"M{at:.1} {TOP}V{}\" stroke=\"#eee\"/>", HEIGHT - BOTTOM);
         text(out, at, HEIGHT - BOTTOM + 16.0, "middle", &number(*size));
     }
-    let mut row = 0.0;
+    let mut legend_at = LEFT;
     for series in &panel.series {
         let color = COLORS[series.color % COLORS.len()];
         let dashes = if series.is_dashed { " stroke-dasharray=\"5 4\"" } else { "" };
         let points: Vec<String> = series.points.iter().map(|(size, value)| format!("{:.1},{:.1}", x(*size), y(*value))).collect();
         let _ = writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"{dashes}/>", points.join(" "));
         if !series.name.is_empty() {
-            let at = TOP + 12.0 + row * 15.0;
-            let _ = writeln!(out, "<path d=\"M{} {}h16\" stroke=\"{color}\" stroke-width=\"3\"/>", LEFT + 8.0, at - 4.0);
-            text(out, LEFT + 28.0, at, "start", &series.name);
-            row += 1.0;
+            let _ = writeln!(out, "<path d=\"M{legend_at:.1} {}h16\" stroke=\"{color}\" stroke-width=\"3\"/>", TOP - 12.0);
+            text(out, legend_at + 20.0, TOP - 8.0, "start", &series.name);
+            legend_at += 34.0 + 6.0 * series.name.len() as f64;
         }
     }
 }

@@ -173,6 +173,8 @@ pub(crate) fn plot(outcomes: &[Outcome]) -> String {
     names.dedup();
     names.sort_unstable();
     names.dedup();
+    // What hardly changes is not to be seen beside what does.
+    let changes = |name: &str| outcomes.iter().filter(|o| o.part == name).any(|o| o.second.new_bytes > 1_000_000);
     let mut first = Panel::new(format!("First state, zstd {level}"), "stored, % of that with 64 KiB");
     let mut second = Panel::new(format!("Second state, zstd {level}"), "stored, MB (dashed: without deltas)");
     second.is_log = true;
@@ -190,6 +192,9 @@ pub(crate) fn plot(outcomes: &[Outcome]) -> String {
         if let Some((_, whole)) = sizes.iter().find(|(x, _)| *x == 64.0).or(sizes.first()).copied() {
             let shares = sizes.iter().map(|(x, y)| (*x, 100.0 * y / whole)).collect();
             first.series.push(Series { name: (*name).to_owned(), color, is_dashed: false, points: shares });
+        }
+        if !changes(name) {
+            continue;
         }
         second.series.push(Series { name: (*name).to_owned(), color, is_dashed: false, points: points(&|_, b| b.delta_bytes as f64 / MB) });
         second.series.push(Series { name: String::new(), color, is_dashed: true, points: points(&|_, b| b.plain_bytes as f64 / MB) });
