@@ -400,7 +400,8 @@ impl<D, F> Driver<'_, '_, '_, '_, '_, D, F> {
             }
             if window.old.is_empty() {
                 // Not at a boundary, or where there are none to go by: up to one, so that the next window begins there.
-                while at - self.planned < profile.max as u64
+                let enough = profile.max.min(WINDOW_BYTES) as u64;
+                while at - self.planned < enough
                     && let Some(boundary) = earlier.boundary_after(at)?
                 {
                     at = boundary.min(self.planned + WINDOW_BYTES as u64);
