@@ -320,16 +320,20 @@ fn has_full_copy(repo: &Repository, id: &ChunkId) -> Result<bool> {
     Ok(repo.index().copies(id)?.iter().any(|copy| copy.blob.base.is_none()))
 }
 
-/// What is used as a delta needs its base, which is used then like anything else; so does a delta that is a second copy,
-/// which may be the only good one. Bases are no deltas: one step is enough.
+/// What is used as a delta needs its base, which is used then like anything else; so does a delta that is a second copy of a
+/// chunk whose used one is damaged. Bases are no deltas: one step is enough.
 fn add_bases(repo: &Repository, live: &mut Live) -> Result<()> {
+    let reader = ChunkReader::new(repo);
     let mut bases = HashSet::new();
     repo.index().for_each(&mut |location| {
         let Some(base) = location.blob.base.filter(|_| live.chunks.contains(&location.blob.id)) else { return Ok(()) };
-        if has_full_copy(repo, &base)? {
-            bases.insert(base);
-        } else if used_copy(repo, &location.blob.id)? == Some(*location) {
+        let Some(used) = used_copy(repo, &location.blob.id)? else { return Ok(()) };
+        let is_used = used == *location;
+        if is_used && !has_full_copy(repo, &base)? {
             return Err(refuse("a chunk that others are encoded against has no full copy").on(base));
+        }
+        if is_used || (!reader.is_good(ChunkKind::from_number(used.blob.kind)?, &used) && has_full_copy(repo, &base)?) {
+            bases.insert(base);
         }
         Ok(())
     })?;

@@ -295,11 +295,11 @@ pub(super) fn decode(note: Vec<u8>) -> crate::error::Result<Record> {
         fields.counted()?;
         let node = (node_start, note.len() - fields.left());
         let name = Node::name_range(&note[node.0..node.1])?;
-        let name = (node.0 + name.start, node.0 + name.end);
-        if entries.last().is_some_and(|last| note[last.name.0..last.name.1] >= note[name.0..name.1]) {
-            return Err(crate::error::Error::damaged("a stat cache record is not sorted"));
+        if !name.is_empty() {
+            entries.push(Place { fields: start, node, name: (node.0 + name.start, node.0 + name.end) });
         }
-        entries.push(Place { fields: start, node, name });
     }
+    // Directories are listed in this order; nothing is found in a record that was made otherwise.
+    entries.sort_by(|a, b| note[a.name.0..a.name.1].cmp(&note[b.name.0..b.name.1]));
     Ok(Record { scanned: Some(scanned), entries, bytes: note, by_inode: OnceCell::new() })
 }
