@@ -26,7 +26,7 @@ pub(super) const WINDOW_BYTES: usize = if cfg!(test) { 200 << 10 } else { 4 << 2
 /// threads have some of a window.
 const PIECE_BYTES: usize = 512 << 10;
 /// Windows in memory, beside one for each thread.
-const WINDOWS_SPARE: usize = 2;
+const WINDOWS_SPARE: usize = 1;
 
 /// A part of the work on a large file, for any thread.
 pub(super) enum Piece {
