@@ -13,7 +13,6 @@
 //! [`Chunker::cut`] does both for one chunk; [`Chunker::scan`] and [`Window::next_cut`] are the two halves. The results are
 //! those of the crate, byte for byte; it is the oracle of the tests, and cuts where the processor has no kernel.
 
-mod choose;
 mod kernel_scalar;
 #[cfg(target_arch = "x86_64")]
 mod kernel_vbmi;
@@ -21,7 +20,6 @@ mod profile;
 mod scan;
 mod select;
 
-pub use choose::{CutBefore, FileFacts, choose};
 pub use profile::{CHUNK_BYTES_MAX, DB, GENERIC, MEDIA, META, Profile};
 pub use scan::{CONTEXT_BYTES, Candidates, Chunker, Kernel};
 pub use select::Window;
