@@ -149,7 +149,7 @@ impl Proofs {
         if depth == Verdict::Opened { opened } else { opened.max(times.proof(Verdict::Scrubbed, now)) }
     }
 
-    /// When somebody last looked so deep, whatever came of it. What is damaged must not be looked at each time before all else.
+    /// When somebody last looked so deep, whatever came of it. (What was found damaged last is read beside a sample, each time.)
     pub fn looked_at(&self, id: &PackId, depth: Verdict, now: i64) -> Option<i64> {
         let damaged = self.packs.get(id).map(|times| times.get(Verdict::Damaged)).filter(|time| *time != NEVER && *time <= now);
         self.proved(id, depth, now).max(damaged)
