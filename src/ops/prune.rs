@@ -309,7 +309,10 @@ fn used_copy(repo: &Repository, id: &ChunkId) -> Result<Option<Location>> {
         return Ok(Some(*full));
     }
     for copy in &copies {
-        if copy.blob.base.is_some_and(|base| has_full_copy(repo, &base).unwrap_or(false)) {
+        // An error of the index must not make this another copy than the one that the bases were counted for.
+        if let Some(base) = &copy.blob.base
+            && has_full_copy(repo, base)?
+        {
             return Ok(Some(*copy));
         }
     }
