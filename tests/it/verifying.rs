@@ -381,7 +381,8 @@ fn a_base_that_is_damaged_or_missing_breaks_the_paths_of_its_deltas() {
     let lost = state.storage.fork();
     lost.delete(&base_pack).unwrap();
     for depth in [Depth::Structure, Depth::Scrub, Depth::Deep] {
-        let (paths, _) = affected(&lost, depth);
+        let (paths, report) = affected(&lost, depth);
         assert!(paths.contains(&"changing".to_owned()), "{depth:?}: {paths:?}");
+        assert_eq!(report.damaged[0].problem, "the pack is missing", "{depth:?}");
     }
 }

@@ -84,8 +84,8 @@ pub(super) struct Found {
 struct Inner {
     packs: Packs,
     damaged: Vec<Damage>,
-    /// Packs with bases that can't be read. One that is read itself tells more.
-    bases: Vec<Damage>,
+    /// Packs with bases that can't be read. One that is read itself tells more, and one that is missing is missing.
+    bases: Vec<(PackId, Damage)>,
     verdicts: Vec<(PackId, Verdict)>,
     failure: Option<Error>,
 }
@@ -129,7 +129,7 @@ impl Found {
             let problem = format!("the blob of {base}, which other chunks are encoded against, can't be read");
             let mut inner = lock(&self.inner);
             if inner.packs.bad.len() < BAD_BLOBS_MAX && inner.packs.bad.insert((*base, id)) {
-                inner.bases.push(Damage { object, problem });
+                inner.bases.push((id, Damage { object, problem }));
             }
         }
         Ok(())
@@ -182,7 +182,8 @@ pub(super) fn verify_packs(run: &Run<'_>, packs: &mut Packs, proofs: &mut Kept, 
     let mut inner = std::mem::take(&mut *lock(&found.inner));
     *packs = std::mem::take(&mut inner.packs);
     // Which thread was first means nothing.
-    inner.damaged.append(&mut inner.bases);
+    let bases = inner.bases.into_iter().filter(|(id, _)| packs.is_seen(id)).map(|(_, damage)| damage);
+    inner.damaged.extend(bases);
     inner.damaged.sort_by(|a, b| a.object.cmp(&b.object));
     inner.damaged.into_iter().for_each(|damage| report.add(damage));
     report.packs += tasks.len() as u64;
