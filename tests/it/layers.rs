@@ -26,7 +26,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tar", &["target/"]),
     ("toml", &["cli/config.rs"]),
     ("tokio", &["docker/"]),
-    ("zstd", &["seal/compress.rs"]),
+    ("zstd", &["seal/compress/"]),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

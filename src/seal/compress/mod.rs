@@ -2,11 +2,18 @@
 //! neither pays. The only door to the zstd crate.
 //!
 //! A delta is what Meta's zstd calls compression with a raw-content dictionary: the frame may copy from the base as if it
-//! stood right before the chunk, so what did not change costs a few bytes a stretch. The window covers base and chunk.
+//! stood right before the chunk, so what did not change costs a few bytes a stretch. The window covers base and chunk. Where
+//! most of a chunk stands where it stood, what to copy is found by place (`places`), else by zstd's own search.
+
+mod places;
+mod sequences;
 
 use std::cell::RefCell;
 
 use zstd::zstd_safe::{self, CCtx, DCtx};
+
+use places::Places;
+use sequences::SequenceEncoder;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -24,6 +31,7 @@ const DICTIONARY_MAGIC: [u8; 4] = 0xEC30_A437_u32.to_le_bytes();
 thread_local! {
     static COMPRESSOR: RefCell<Option<CCtx<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
+    static BY_PLACE: RefCell<Option<(Places, SequenceEncoder)>> = const { RefCell::new(None) };
 }
 
 /// Compresses `raw` at `level` into `out` (cleared first). `false` when that saves less than 1/32: `out` is then of no use
@@ -36,7 +44,29 @@ pub fn compress(raw: &[u8], level: i32, out: &mut Vec<u8>) -> Result<bool> {
 /// Compresses `raw` against `base`, which must be fit to be one ([`can_be_base`]), into `out` (cleared first); returns the
 /// frame's length.
 pub fn delta(raw: &[u8], base: &[u8], out: &mut Vec<u8>) -> Result<usize> {
+    if let Some(len) = delta_by_place(raw, base, out)? {
+        return Ok(len);
+    }
     with_compressor(raw, out, |context, out| context.compress_using_dict(out, raw, base, DELTA_LEVEL))
+}
+
+/// Likewise, of what stands where it stood; none when that is too little.
+fn delta_by_place(raw: &[u8], base: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>> {
+    BY_PLACE.with(|slot| {
+        let mut slot = slot.borrow_mut();
+        let (places, encoder) = match &mut *slot {
+            Some(kept) => kept,
+            none => none.insert((Places::default(), SequenceEncoder::new(DELTA_LEVEL).ok_or_else(|| cannot_compress("out of memory"))?)),
+        };
+        let Some(found) = places.find(raw, base) else { return Ok(None) };
+        out.clear();
+        out.reserve(zstd_safe::compress_bound(raw.len()));
+        encoder.encode(raw, base.len(), found, out).map(Some).map_err(cannot_compress)
+    })
+}
+
+fn cannot_compress(why: &str) -> Error {
+    Error::new(ErrorKind::Storage, "zstd cannot compress").because(why.to_owned())
 }
 
 /// Whether deltas may be made against a chunk.
@@ -79,16 +109,15 @@ fn with_compressor(
     out: &mut Vec<u8>,
     compress: impl FnOnce(&mut CCtx<'static>, &mut Vec<u8>) -> zstd_safe::SafeResult,
 ) -> Result<usize> {
-    let failed = |why: &str| Error::new(ErrorKind::Storage, "zstd cannot compress").because(why.to_owned());
     out.clear();
     out.reserve(zstd_safe::compress_bound(raw.len()));
     COMPRESSOR.with(|slot| {
         let mut slot = slot.borrow_mut();
         let context = match &mut *slot {
             Some(context) => context,
-            none => none.insert(CCtx::try_create().ok_or_else(|| failed("out of memory"))?),
+            none => none.insert(CCtx::try_create().ok_or_else(|| cannot_compress("out of memory"))?),
         };
-        compress(context, out).map_err(|code| failed(zstd_safe::get_error_name(code)))
+        compress(context, out).map_err(|code| cannot_compress(zstd_safe::get_error_name(code)))
     })
 }
 
