@@ -25,6 +25,9 @@ const PIECE_BYTES_MAX: u64 = 64 << 20;
 /// Runs of data at least this long are given their place on the disk before they are written, so that parts which are
 /// written at the same time do not end up interleaved. For shorter ones that would cost more than it saves.
 const PREALLOCATE_BYTES_MIN: u64 = 1 << 20;
+/// What a file system takes to the disk at least.
+const BLOCK_BYTES: usize = 4096;
+
 thread_local! {
     /// What a file has, while it is compared: a run of one part, kept from part to part.
     static OLD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -52,11 +55,7 @@ pub(super) fn update(file: BorrowedFd<'_>, old_len: u64, content: &dyn Content) 
         for hole in part.pieces().iter().filter(|piece| piece.hole) {
             empty_range(file, hole.offset, (hole.offset + hole.len).min(old_len))?;
         }
-        let mut wrong = Vec::new();
-        for run in runs(part.pieces()).collect::<Vec<_>>() {
-            differing(file, old_len, part, run, counts, &mut wrong)?;
-        }
-        write_pieces(file, part, &wrong, counts)
+        runs(part.pieces()).collect::<Vec<_>>().into_iter().try_for_each(|run| update_run(file, old_len, part, run, counts))
     })
 }
 
@@ -164,16 +163,11 @@ fn span(pieces: &[Piece]) -> (u64, u64) {
     (pieces.first().map_or(0, |first| first.offset), pieces.last().map_or(0, |last| last.offset + last.len))
 }
 
-/// Reads what the file has in a run of data pieces, in one go, and adds those that differ to `wrong`.
-fn differing(
-    file: BorrowedFd<'_>,
-    old_len: u64,
-    part: &mut dyn Part,
-    run: Range<usize>,
-    counts: &Counts,
-    wrong: &mut Vec<usize>,
-) -> Result<()> {
-    let (start, end) = span(&part.pieces()[run.clone()]);
+/// Reads what the file has in a run of data pieces, in one go; of those that differ, reads the right bytes from the repository
+/// and writes the blocks that differ.
+fn update_run(file: BorrowedFd<'_>, old_len: u64, part: &mut dyn Part, run: Range<usize>, counts: &Counts) -> Result<()> {
+    let pieces = part.pieces()[run.clone()].to_vec();
+    let (start, end) = span(&pieces);
     bounded(end - start)?;
     let len = end.min(old_len).saturating_sub(start) as usize;
     OLD.with_borrow_mut(|old| {
@@ -181,18 +175,59 @@ fn differing(
             old.resize(len, 0);
         }
         let there = read_up_to(file, start, &mut old[..len])?;
-        for number in run {
-            let piece = part.pieces()[number];
+        // The bytes that the file has in a piece: fewer where it ends before.
+        let old = |piece: &Piece| {
             let from = (piece.offset - start) as usize;
-            match old[..there].get(from..from + piece.len as usize) {
-                Some(bytes) if part.matches(number, bytes)? => {
-                    counts.kept.fetch_add(piece.len, Ordering::Relaxed);
-                }
-                _ => wrong.push(number),
+            &old[from.min(there)..(from + piece.len as usize).min(there)]
+        };
+        let mut wrong = Vec::new();
+        for (number, piece) in run.clone().zip(&pieces) {
+            let bytes = old(piece);
+            if bytes.len() as u64 == piece.len && part.matches(number, bytes)? {
+                counts.kept.fetch_add(piece.len, Ordering::Relaxed);
+            } else {
+                wrong.push(number);
             }
         }
-        Ok(())
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        part.read(&wrong, &mut |number, bytes| {
+            let piece = number.checked_sub(run.start).and_then(|number| pieces.get(number)).ok_or_else(uneven)?;
+            checked_piece(piece, &bytes)?;
+            write_differing(file, piece.offset, &bytes, old(piece), counts)
+        })
     })
+}
+
+/// Writes the blocks of `bytes` that are not in `old`, what the file has there. A page that is right already would go to the
+/// disk for nothing.
+fn write_differing(file: BorrowedFd<'_>, offset: u64, bytes: &[u8], old: &[u8], counts: &Counts) -> Result<()> {
+    let mut at = 0;
+    while at < bytes.len() {
+        let begin = at;
+        while let Some(block) = block(offset, bytes.len(), at)
+            && old.get(block.clone()) != bytes.get(block.clone())
+        {
+            at = block.end;
+        }
+        if at > begin {
+            write_full(file, offset + begin as u64, &bytes[begin..at])?;
+            counts.written.fetch_add((at - begin) as u64, Ordering::Relaxed);
+            counts.end.fetch_max(offset + at as u64, Ordering::Relaxed);
+        }
+        if let Some(block) = block(offset, bytes.len(), at) {
+            counts.kept.fetch_add(block.len() as u64, Ordering::Relaxed);
+            at = block.end;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes from `at` to the end of the block of the file that they are in, of `len` bytes that stand at `offset`.
+fn block(offset: u64, len: usize, at: usize) -> Option<Range<usize>> {
+    let rest = BLOCK_BYTES - ((offset + at as u64) % BLOCK_BYTES as u64) as usize;
+    (at < len).then(|| at..len.min(at + rest))
 }
 
 /// Reads pieces from the repository and writes them.
@@ -204,12 +239,17 @@ fn write_pieces(file: BorrowedFd<'_>, part: &mut dyn Part, numbers: &[usize], co
     let mut strokes = Strokes { file, counts, start: 0, len: 0, pending: Vec::new() };
     part.read(numbers, &mut |number, bytes| {
         let piece = pieces.get(number).ok_or_else(uneven)?;
-        if bytes.len() as u64 != piece.len {
-            return Err(Error::damaged(format!("a piece of {} bytes came as {}", piece.len, bytes.len())));
-        }
+        checked_piece(piece, &bytes)?;
         strokes.write(piece.offset, bytes)
     })?;
     strokes.flush()
+}
+
+fn checked_piece(piece: &Piece, bytes: &[u8]) -> Result<()> {
+    if bytes.len() as u64 == piece.len {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("a piece of {} bytes came as {}", piece.len, bytes.len())))
 }
 
 /// Gathers neighbouring pieces and writes them together, from where they are.
