@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use icecore::clock::Timestamp;
+use icecore::index::Table;
 use icecore::model::TreePath;
 use icecore::model::manifest::Fault;
 use icecore::source::scripted::{Operation, ScriptedSource, Step, Tree};
@@ -242,6 +243,41 @@ fn a_change_within_one_tick_of_the_clock_is_seen_by_the_next_snapshot() {
     }
     eprintln!("changes within a tick: {points} points");
     assert!(points > 40);
+}
+
+/// What is remembered of it has several parts then, each a note of its own.
+#[test]
+fn a_directory_of_very_many_files_is_remembered_and_forgotten_whole() {
+    let source = ScriptedSource::build(|tree| {
+        (0..20_000).for_each(|n| {
+            tree.file(&format!("many/a file with quite a long name {n:05}"), format!("{n}"));
+        });
+        tree.file("beside", "x");
+    });
+    let mut state = State::create(true);
+    let first = state.snapshot("/a", &source).snapshot;
+    assert_eq!(first.record.stats.read_files, 20_001);
+    let notes = |state: &State| {
+        let (mut count, mut longest) = (0, 0);
+        let repo = state.open().unwrap();
+        let visit = &mut |_: &[u8], note: &[u8]| {
+            (count, longest) = (count + 1, longest.max(note.len()));
+            Ok(())
+        };
+        repo.index().for_each_note(Table::Stat, &[], visit).unwrap();
+        (count, longest)
+    };
+    let (count, longest) = notes(&state);
+    assert!(count >= 4 && longest < 1_100_000, "{count} notes, the longest of {longest} bytes");
+    for n in 1..=3 {
+        source.edit(|tree| {
+            tree.write("many/a file with quite a long name 17777", 0, format!("{n}"));
+        });
+        state.clock.advance(Duration::from_secs(60));
+        let next = state.snapshot("/a", &source).snapshot;
+        assert_eq!(next.record.stats.read_files, 1, "nothing else of it is read again");
+        assert_eq!(notes(&state).0, count, "what was remembered of the directory as it was is gone");
+    }
 }
 
 /// The index fails at call n, once or from then on: the snapshot fails or succeeds, and nothing is lost either way.

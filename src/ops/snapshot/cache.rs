@@ -5,10 +5,13 @@
 //! content that a snapshot which is not forgotten refers to, whatever else was written here meanwhile.
 //!
 //! ```text
-//! key    16 source, 16 directory (both keyed hashes), 8 first bytes of the tree id
-//! value  8 + 4 time of the scan (s, ns), then for each entry: 8 device, 8 inode, 8 + 4 ctime (s, ns), 4 day that the
-//!        content was last read, the node's record
+//! key    16 source, 16 directory (both keyed hashes), 8 first bytes of the tree id; of further parts 4 number (big-endian)
+//! value  8 + 4 time of the scan (s, ns), 4 number of parts, then for each entry: 8 device, 8 inode, 8 + 4 ctime (s, ns),
+//!        4 day that the content was last read, the node's record; of further parts the entries alone
 //! ```
+//!
+//! A large directory's record has several parts, so that its size is no burden on the index. The first is written last. Each
+//! entry is true by itself, so that parts of two moments, which a crash may leave, tell nothing wrong.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -26,6 +29,8 @@ use crate::source::Stat;
 const RACY: Duration = Duration::from_millis(100);
 /// Likewise on file systems that keep whole seconds.
 const RACY_COARSE: Duration = Duration::from_secs(2);
+/// A part of a record ends with the entry that makes it this long.
+const PART_BYTES: usize = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 /// Every file is read again after this many days and up to twice that, spread by inode, whatever its times say.
 const REREAD_DAYS: u32 = 20;
 
@@ -97,7 +102,7 @@ impl<'r> StatCache<'r> {
         read_only: bool,
     ) -> Self {
         let name = format!("{:?}\0{}\0{}", identity.kind, identity.name, identity.host);
-        let source = half(repo.keys().fingerprint("stat cache source", &[name.as_bytes()]));
+        let source = half(repo.keys().fingerprint("stat cache source, in parts", &[name.as_bytes()]));
         let today = u32::try_from(began.seconds / 86_400).unwrap_or(0);
         let mut cache = Self { repo, reader: ChunkReader::new(repo), source, anchor: None, trust, read_only, today, began };
         let roots = || history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
@@ -127,8 +132,16 @@ impl<'r> StatCache<'r> {
     }
 
     fn noted(&self, path: &TreePath, tree: &Stream) -> Option<Record> {
-        let note = self.repo.index().note(Table::Stat, &self.key(path, tree)).ok()??;
+        let key = self.key(path, tree);
+        let mut note = self.note(&key)?;
+        for number in 1..parts(&note)? {
+            note.extend_from_slice(&self.note(&part_key(&key, number))?);
+        }
         decode(note).ok()
+    }
+
+    fn note(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.repo.index().note(Table::Stat, key).ok()?
     }
 
     /// Remembers a directory whose tree is `tree` now. A cache that can't be written costs time only.
@@ -142,16 +155,34 @@ impl<'r> StatCache<'r> {
         if self.read_only || tree.len == 0 {
             return;
         }
-        let mut note = Vec::new();
-        put_time(&mut note, scanned);
+        let key = self.key(path, tree);
+        let (mut first, mut part, mut number) = (Vec::new(), Vec::new(), 0);
         for (stat, read_day, node) in entries {
-            note.extend_from_slice(&stat.device.to_le_bytes());
-            note.extend_from_slice(&stat.inode.to_le_bytes());
-            put_time(&mut note, stat.ctime);
-            note.extend_from_slice(&read_day.to_le_bytes());
-            note.extend_from_slice(node);
+            if part.len() >= PART_BYTES {
+                match number {
+                    0 => first = std::mem::take(&mut part),
+                    _ => self.set(&[(part_key(&key, number), Some(std::mem::take(&mut part)))]),
+                }
+                number += 1;
+            }
+            part.extend_from_slice(&stat.device.to_le_bytes());
+            part.extend_from_slice(&stat.inode.to_le_bytes());
+            put_time(&mut part, stat.ctime);
+            part.extend_from_slice(&read_day.to_le_bytes());
+            part.extend_from_slice(node);
         }
-        if let Err(error) = self.repo.index().set_notes(Table::Stat, &[(self.key(path, tree), Some(note))]) {
+        match number {
+            0 => first = part,
+            _ => self.set(&[(part_key(&key, number), Some(part))]),
+        }
+        let mut note = Vec::with_capacity(HEADER_BYTES + first.len());
+        put_header(&mut note, scanned, number + 1);
+        note.extend_from_slice(&first);
+        self.set(&[(key, Some(note))]);
+    }
+
+    fn set(&self, notes: &[(Vec<u8>, Option<Vec<u8>>)]) {
+        if let Err(error) = self.repo.index().set_notes(Table::Stat, notes) {
             tracing::warn!("the stat cache could not be written: {error}");
         }
     }
@@ -183,12 +214,14 @@ impl<'r> StatCache<'r> {
 
     /// Drops the records of directories that have another tree now, once the new snapshot is the one to compare with.
     pub(super) fn drop_records(&self, replaced: &[(TreePath, Stream)]) {
-        let notes: Vec<_> = replaced.iter().map(|(path, tree)| (self.key(path, tree), None)).collect();
-        if self.read_only || notes.is_empty() {
+        if self.read_only {
             return;
         }
-        if let Err(error) = self.repo.index().set_notes(Table::Stat, &notes) {
-            tracing::warn!("the stat cache could not be cleaned: {error}");
+        for (path, tree) in replaced {
+            let key = self.key(path, tree);
+            let parts = self.note(&key).and_then(|note| parts(&note)).unwrap_or(1);
+            let further = (1..parts).map(|number| (part_key(&key, number), None));
+            self.set(&further.chain([(key.clone(), None)]).collect::<Vec<_>>());
         }
     }
 
@@ -202,7 +235,7 @@ impl Record {
     /// What a tree of the repository says of a directory.
     fn of_tree(reader: &ChunkReader<'_>, tree: &Stream) -> crate::error::Result<Self> {
         let mut note = Vec::new();
-        put_time(&mut note, Timestamp::default());
+        put_header(&mut note, Timestamp::default(), 1);
         let mut nodes = NodeReader::new(reader, tree);
         while let Some(node) = nodes.next_node()? {
             note.extend_from_slice(&[0; FIELDS_BYTES]);
@@ -278,6 +311,23 @@ fn half(hash: [u8; 32]) -> [u8; 16] {
     half
 }
 
+fn part_key(key: &[u8], number: u32) -> Vec<u8> {
+    [key, &number.to_be_bytes()].concat()
+}
+
+/// What stands before the entries: the time of the scan, the number of parts.
+const HEADER_BYTES: usize = 12 + 4;
+
+fn put_header(out: &mut Vec<u8>, scanned: Timestamp, parts: u32) {
+    put_time(out, scanned);
+    out.extend_from_slice(&parts.to_le_bytes());
+}
+
+/// How many parts a record has, by the first.
+fn parts(first: &[u8]) -> Option<u32> {
+    first.get(12..HEADER_BYTES)?.try_into().ok().map(u32::from_le_bytes)
+}
+
 fn put_time(out: &mut Vec<u8>, time: Timestamp) {
     out.extend_from_slice(&time.seconds.to_le_bytes());
     out.extend_from_slice(&time.nanos.to_le_bytes());
@@ -287,6 +337,7 @@ pub(super) fn decode(note: Vec<u8>) -> crate::error::Result<Record> {
     let mut fields = Fields::new(&note, "a stat cache record");
     let time = |fields: &mut Fields<'_>| Ok::<_, crate::error::Error>(Timestamp::new(fields.i64()?, fields.u32()?));
     let scanned = time(&mut fields)?;
+    fields.u32()?;
     let mut entries: Vec<Place> = Vec::new();
     while !fields.is_empty() {
         let start = note.len() - fields.left();

@@ -86,6 +86,12 @@ struct Pending {
 }
 
 impl Pending {
+    /// The name and the stat of an entry.
+    fn entry(&self, slot: usize) -> (Name, Stat) {
+        let slot = &lock(&self.entries)[slot];
+        (slot.name.clone(), slot.stat)
+    }
+
     fn differs(&self) {
         self.same.store(false, Ordering::SeqCst);
     }
@@ -115,17 +121,13 @@ struct Slot {
 struct Job {
     directory: Arc<Pending>,
     slot: usize,
-    name: Name,
-    stat: Stat,
-    past: Option<Past>,
+    past: Option<Box<Past>>,
 }
 
 /// A directory to list, an entry of another one.
 struct Below {
     parent: Arc<Pending>,
     slot: usize,
-    name: Name,
-    stat: Stat,
     /// Its tree in the parent snapshot.
     before: Option<Stream>,
 }
@@ -225,7 +227,8 @@ impl Capture<'_, '_> {
 
     /// Opens a subdirectory and lists it.
     fn descend(&self, below: Below, buffer: &mut Vec<u8>) -> Result<()> {
-        let Below { parent, slot, name, stat, before } = below;
+        let Below { parent, slot, before } = below;
+        let (name, stat) = parent.entry(slot);
         let path = parent.path.join(&name);
         let opened = if path.is_too_deep(parent.depth + 1) {
             Err(Error::new(ErrorKind::Source, format!("the directory is more than {NESTING_MAX} deep or its path too long")))
@@ -275,12 +278,12 @@ impl Capture<'_, '_> {
             if stat.kind == EntryKind::Directory {
                 done.before = remembered.map(|remembered| remembered.node.to_vec());
                 let before = remembered.as_ref().and_then(Remembered::directory);
-                below.push(Below { parent: directory.clone(), slot, name: done.name.clone(), stat, before });
+                below.push(Below { parent: directory.clone(), slot, before });
             } else if !(trusted && self.reuse(record.as_ref(), remembered.as_ref(), &mut done)) {
                 if stat.kind == EntryKind::File {
                     let past = record.as_ref().and_then(|record| record.content(&done.name, &stat));
-                    let past = past.map(|content| Past { content, vouched: vouched && self.cache.vouched() });
-                    files.push(Job { directory: directory.clone(), slot, name: done.name.clone(), stat, past });
+                    let past = past.map(|content| Box::new(Past { content, vouched: vouched && self.cache.vouched() }));
+                    files.push(Job { directory: directory.clone(), slot, past });
                 } else {
                     specials.push((slot, done.name.clone()));
                 }
@@ -351,30 +354,31 @@ impl Capture<'_, '_> {
     }
 
     fn file(&self, job: Job, buffers: &mut FileBuffers) -> Result<()> {
-        let inode = (job.stat.device, job.stat.inode);
-        let known = if job.stat.links > 1 {
-            lock(&self.linked).get(&inode).filter(|(stat, _)| *stat == job.stat).map(|(_, node)| node.clone())
+        let (name, listed) = job.directory.entry(job.slot);
+        let inode = (listed.device, listed.inode);
+        let known = if listed.links > 1 {
+            lock(&self.linked).get(&inode).filter(|(stat, _)| *stat == listed).map(|(_, node)| node.clone())
         } else {
             None
         };
         match known {
             Some(node) => {
-                let node = Node { name: Some(job.name.clone()), ..node };
+                let node = Node { name: Some(name), ..node };
                 self.count(&node);
                 self.finish_slot(&job.directory, job.slot, &node, None);
             }
-            None => self.read_file(&job, buffers)?,
+            None => self.read_file(&job, &name, &listed, buffers)?,
         }
         self.done(job.directory, &mut buffers.meta)
     }
 
-    fn read_file(&self, job: &Job, buffers: &mut FileBuffers) -> Result<()> {
-        match file::read(&self.large, &*job.directory.handle, &job.name, &job.stat, job.past, buffers) {
+    fn read_file(&self, job: &Job, name: &Name, listed: &Stat, buffers: &mut FileBuffers) -> Result<()> {
+        match file::read(&self.large, &*job.directory.handle, name, listed, job.past.as_deref().copied(), buffers) {
             Ok(read) => {
                 let meta = self.meta(&read.stat, self.xattrs(read.xattrs, &mut buffers.meta)?, read.changed.is_some());
-                let node = Node { name: Some(job.name.clone()), meta, kind: read.kind };
+                let node = Node { name: Some(name.clone()), meta, kind: read.kind };
                 if let Some(how) = &read.changed {
-                    self.fault(&self.changed, &job.directory.path.join(&job.name), how);
+                    self.fault(&self.changed, &job.directory.path.join(name), how);
                 } else if read.stat.links > 1 {
                     lock(&self.linked).insert((read.stat.device, read.stat.inode), (read.stat, node.clone()));
                 }
@@ -384,7 +388,7 @@ impl Capture<'_, '_> {
                 Ok(())
             }
             Err(error) if is_entry_error(&error) => {
-                self.missing(&job.directory.path.join(&job.name), &error);
+                self.missing(&job.directory.path.join(name), &error);
                 Ok(())
             }
             Err(error) => Err(error),

@@ -171,9 +171,9 @@ fn xattr_set() -> Vec<u8> {
     encode_xattrs(set.map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).to_vec())
 }
 
-/// As the stat cache writes it: time of the scan, then device, inode, ctime, day of the last read and node of each entry.
+/// As the stat cache writes it: time of the scan, number of parts, then device, inode, ctime, day of the last read and node of each entry.
 fn stat_record(nodes: &[(&str, Node)]) -> Vec<u8> {
-    let mut bytes = [&1_795_000_000i64.to_le_bytes()[..], &5u32.to_le_bytes()].concat();
+    let mut bytes = [&1_795_000_000i64.to_le_bytes()[..], &5u32.to_le_bytes(), &1u32.to_le_bytes()].concat();
     for (_, node) in nodes {
         bytes.extend_from_slice(&66u64.to_le_bytes());
         bytes.extend_from_slice(&4242u64.to_le_bytes());
