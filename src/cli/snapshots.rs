@@ -43,6 +43,8 @@ pub(super) struct SnapshotFact {
     bytes: u64,
     new_bytes: u64,
     stored_bytes: u64,
+    /// Of those, what trees and lists take.
+    tree_bytes: u64,
     pub(super) seconds: f64,
     /// What could not be captured as it was.
     pub(super) warnings: Vec<Warning>,
@@ -75,6 +77,7 @@ impl From<&Committed> for SnapshotFact {
             bytes: record.stats.bytes,
             new_bytes: record.stats.new_bytes,
             stored_bytes: record.stats.stored_bytes,
+            tree_bytes: record.stats.tree_bytes,
             seconds: record.milliseconds as f64 / 1000.0,
             warnings: record.unreadable.iter().chain(&record.changed).map(warning).collect(),
             partial: record.is_partial(),
