@@ -73,13 +73,10 @@ impl SequenceEncoder {
                 rep: 0,
             });
         }
-        if at < raw.len() {
-            let literals = u32::try_from(raw.len() - at).map_err(|_| MISFIT)?;
-            self.sequences.push(ZSTD_Sequence { offset: 0, litLength: literals, matchLength: 0, rep: 0 });
-        }
         out.clear();
         // SAFETY: `out` is written within its capacity, `raw` and the sequences are read within their lengths, and all are
-        // alive during the call. The sequences stand for exactly `raw.len()` bytes, which was checked above: zstd relies on it.
+        // alive during the call. The sequences stand for no more than
+        // `raw.len()` bytes, which was checked above: zstd relies on it, and takes the rest for literals.
         let len = unsafe {
             zstd_sys::ZSTD_compressSequences(
                 self.context.as_ptr(),
