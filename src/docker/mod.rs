@@ -1,34 +1,46 @@
-//! SEAM: the container engine, as far as volumes need it: what there is, who uses it, and making a new one. The trait has
-//! only what one request does; what needs several requests or a decision (`create_volume`, `users`) stands beside it.
+//! SEAM: the container engine: what there is, who uses it, freezing and running containers, and making a volume or a helper of
+//! our own. The trait has only what one request does; what needs a decision (`create_volume`, `users`) stands beside it.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
-use crate::model::path::escape;
+use crate::error::Result;
 
 #[cfg(feature = "docker")]
 pub mod bollard;
+pub mod container;
 pub mod create;
+pub mod exec;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod names;
 pub mod secrets;
 pub mod users;
 
+pub use container::{ContainerDetail, ContainerInfo, ImageInfo, MountInfo, NetworkInfo, NewContainer, NewMount, NewMountSource, Subnet};
 pub use create::create_volume;
+pub use exec::{Attached, ExecOutcome, ExecSpec, Tail};
+pub use names::{VOLUME_NAME_BYTES_MAX, check_container_id, check_image_reference, check_volume_name};
+pub use names::{no_such_container, no_such_image, no_such_volume};
 pub use users::users;
-
-/// The longest volume name accepted, in bytes: the local driver makes a directory of that name.
-pub const VOLUME_NAME_BYTES_MAX: usize = 255;
 
 /// A container engine that speaks Docker's API.
 ///
-/// 1. Nothing but `put_volume` creates anything; asking for a volume that does not exist leaves it nonexistent.
-/// 2. A volume name that breaks Docker's rule is refused (`Usage`) before anything is sent: it becomes part of a URL.
+/// 1. Nothing but `put_volume`, `import_image` and `create_container` creates anything; asking for a volume that does not exist
+///    leaves it nonexistent.
+/// 2. A volume's name, a container's id and an image's reference that break Docker's rules are refused (`Usage`) before
+///    anything is sent: they become part of a URL. Where an id is asked for, a container's name does, too.
 /// 3. Every call ends within a deadline, with an error of kind `Docker` that names the engine's address, unless another
-///    kind is given below.
+///    kind is given below. Its `io_kind` tells more: `TimedOut` for a deadline, `PermissionDenied` for a socket that we may
+///    not use, `NotFound` or `ConnectionRefused` for an engine that is not there, `ConnectionReset` for one that went away
+///    in the middle.
 /// 4. Answers are of one moment each; two calls may see different states.
+/// 5. After a deadline or a lost connection nobody knows whether a request was carried out, and the engine may still be at
+///    it: only `container` tells. Giving up on an answer never withdraws the request.
+/// 6. Calls from several threads run at the same time.
 pub trait Engine: Send + Sync {
     /// What the engine says about itself.
     fn info(&self) -> Result<EngineInfo>;
@@ -45,6 +57,52 @@ pub trait Engine: Send + Sync {
     /// Removes a volume and its contents, unless a container refers to it (`Busy`). Only for taking back what this process
     /// created itself a moment ago.
     fn remove_volume(&self, name: &str) -> Result<()>;
+    /// One container in full. `NotFound` when there is none.
+    fn container(&self, id: &str) -> Result<ContainerDetail>;
+    /// Freezes all processes of a container and returns when they are frozen, within `deadline`. `Busy` when it is paused
+    /// already or not running.
+    fn pause(&self, id: &str, deadline: Duration) -> Result<()>;
+    /// Thaws the processes of a container, within `deadline`. `Busy` when it is not paused.
+    fn unpause(&self, id: &str, deadline: Duration) -> Result<()>;
+    /// Stops a container with its own signal and kills it after its own stop timeout, or after `grace`; returns when it has
+    /// ended. Stopped already is success; a paused one is stopped, too. Waits for the answer 30 s longer than the grace.
+    fn stop(&self, id: &str, grace: Option<Duration>) -> Result<()>;
+    /// Starts a container. Running already is success; a paused one is `Busy`.
+    fn start(&self, id: &str) -> Result<()>;
+    /// Runs a command in a running container. Its stdout goes to `stdout` in order; its stdin comes from `stdin` to the end,
+    /// which must not block for ever, or is empty. Returns when the engine says that the process has ended, with its exit
+    /// code: output that ended proves nothing.
+    ///
+    /// `Busy` when the container is paused or not running. A broken or odd stream and a missed deadline are errors, too. No
+    /// engine can end a command that hangs: the error says which process was left running. An error of `stdout` or `stdin`
+    /// ends the call, and is returned as it is.
+    fn exec(
+        &self,
+        id: &str,
+        spec: &ExecSpec,
+        stdin: Option<&mut (dyn Read + Send)>,
+        stdout: &mut (dyn FnMut(&[u8]) -> Result<()> + Send),
+    ) -> Result<ExecOutcome>;
+    /// All networks, sorted by name.
+    fn networks(&self) -> Result<Vec<NetworkInfo>>;
+    /// One image, by id, `NAME[:TAG]` or `NAME@DIGEST`. `NotFound` when it is not here; nothing is pulled.
+    fn image(&self, reference: &str) -> Result<ImageInfo>;
+    /// Makes an image `repo:tag` of a root file system (an uncompressed tar) and returns its id. `changes` are lines of a
+    /// Dockerfile (`ENTRYPOINT ["/x"]`, `LABEL a=b`).
+    fn import_image(&self, repo: &str, tag: &str, changes: &[&str], tar: &mut (dyn Read + Send)) -> Result<String>;
+    /// Makes a container, without starting it, and returns its id. `NotFound` when its image or one of its volumes is not
+    /// here, `AlreadyExists` when its name is taken.
+    fn create_container(&self, new: &NewContainer) -> Result<String>;
+    /// Kills and removes a container with its anonymous volumes. That there is none is success. Only for what this program
+    /// created.
+    fn remove_container(&self, id: &str) -> Result<()>;
+    /// Attaches to the streams of a created container and starts it. Its reader fails when nothing comes for five minutes.
+    fn run_attached(&self, id: &str) -> Result<Attached>;
+    /// The tar stream that the engine makes of a path in a container that was never started. `NotFound` when there is no
+    /// such container or path.
+    fn archive(&self, id: &str, path: &str) -> Result<Box<dyn Read + Send>>;
+    /// A second connection to the same engine that shares nothing with this one, for a watchdog.
+    fn reconnect(&self) -> Result<Box<dyn Engine>>;
 }
 
 /// What an engine says about itself.
@@ -120,34 +178,6 @@ impl fmt::Debug for VolumeInfo {
     }
 }
 
-/// A container and its mounts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContainerInfo {
-    /// Its name, without the leading `/`.
-    pub name: String,
-    /// The image's name as the container was created with.
-    pub image: String,
-    /// created, running, paused, restarting, removing, exited or dead.
-    pub state: String,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// What is mounted in it.
-    pub mounts: Vec<MountInfo>,
-}
-
-/// One mount of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MountInfo {
-    /// The volume's name, when it is a mount of a volume.
-    pub volume: Option<String>,
-    /// The path on the engine's host; for a volume its mountpoint.
-    pub source: String,
-    /// Where it is mounted in the container.
-    pub destination: String,
-    /// Whether the container can write.
-    pub writable: bool,
-}
-
 /// A volume to be created.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct NewVolume {
@@ -161,43 +191,9 @@ pub struct NewVolume {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Checks a name against Docker's rule for volumes, `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, so that it can stand in a URL and a path.
-pub fn check_volume_name(name: &str) -> Result<()> {
-    let bad = |why: &str| {
-        Err(Error::new(ErrorKind::Usage, format!("not a legal volume name ({why})")).on(escape(name.as_bytes())).hint(
-            "a volume name starts with a letter or digit, goes on with letters, digits, '_', '.' or '-', and has two or more of them",
-        ))
-    };
-    let mut bytes = name.bytes();
-    match bytes.next() {
-        None => bad("it is empty"),
-        Some(first) if !first.is_ascii_alphanumeric() => bad("it starts with neither a letter nor a digit"),
-        Some(_) if name.len() < 2 => bad("it is only one character long"),
-        Some(_) if name.len() > VOLUME_NAME_BYTES_MAX => bad("it is longer than 255 bytes"),
-        Some(_) if !bytes.all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) => bad("it has a character that is not allowed"),
-        Some(_) => Ok(()),
-    }
-}
-
-/// There is no volume `name`, as every implementation says it.
-pub fn no_such_volume(name: &str) -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such volume").on(escape(name.as_bytes())).hint("`icecore volumes` lists them")
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn volume_names_follow_docker_s_rule() {
-        for good in ["ab", "a_", "0.", "app_db-data.v2", &"a".repeat(255)] {
-            assert!(check_volume_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "a", "_a", ".a", "-a", "a/b", "../etc", "a b", "aä", "a\n", "a%2fb", "a?x=1", "a:b", &"a".repeat(256)] {
-            assert_eq!(check_volume_name(bad).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
-        }
-    }
 
     #[test]
     fn a_volume_s_secrets_are_not_in_its_debug_text() {
