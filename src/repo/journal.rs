@@ -51,7 +51,27 @@ pub enum Entry {
         #[n(0)]
         by: SessionId,
     },
+    /// One of several snapshots that are committed together. The entries of all of them follow on each other; writing the
+    /// last one is the commit.
+    #[n(6)]
+    Member {
+        /// Packs since the last checkpoint; of the first member only.
+        #[n(0)]
+        published: Published,
+        /// The record, sealed as in a SNAPSHOT.
+        #[n(1)]
+        record: ByteVec,
+        /// Which of the snapshots it is, from 0.
+        #[n(2)]
+        number: u32,
+        /// How many there are.
+        #[n(3)]
+        count: u32,
+    },
 }
+
+/// Snapshots that are committed together at most.
+pub(super) const MEMBERS_MAX: u32 = 4096;
 
 /// Who began a session.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]

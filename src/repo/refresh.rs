@@ -46,6 +46,8 @@ pub struct SessionState {
     pub resolved: bool,
     /// It has a FENCE: its writer was taken for dead.
     pub fenced: bool,
+    /// Where that stands.
+    pub fence: Option<u32>,
     /// The host that it runs or ran on; none when its BEGIN can't be read.
     pub host: Option<String>,
 }
@@ -86,6 +88,8 @@ const SEEN_BEGIN: u8 = 1;
 const SEEN_SNAPSHOT: u8 = 2;
 const SEEN_END: u8 = 3;
 const SEEN_FENCE: u8 = 4;
+/// Followed by how many members come after it (4 bytes).
+const SEEN_MEMBER: u8 = 5;
 /// How many entries of one gap are named.
 const GAP_ENTRIES_MAX: usize = 1000;
 /// Notes of packs that no journal names, and of dead sessions whose packs were looked for (table `Meta`).
@@ -99,9 +103,10 @@ impl Repository {
         self.read_cycles(&mut view)?;
         // Before the journals: prune removes a forgotten entry first and its marker last, so that whoever reads in this order
         // never takes a snapshot that goes for one that stays.
-        let forgets = self.read_forgets(&mut view)?;
+        let mut forgets = self.read_forgets(&mut view)?;
         let mut unindexed = false;
         let mut entries = HashSet::new();
+        let mut members = Vec::new();
         let log = self.storage.list("log")?;
         // An index that lost all its packs is not one that never had any: what it noted of journals is still true.
         if self.index.counts()?.packs == 0 && !self.has_journal_notes()? {
@@ -124,8 +129,9 @@ impl Repository {
                 Ok(Seen::End) => entry_state(&mut view, session).resolved = true,
                 Ok(Seen::Fence) => {
                     let state = entry_state(&mut view, session);
-                    (state.resolved, state.fenced) = (true, true);
+                    (state.resolved, state.fenced, state.fence) = (true, true, Some(sequence));
                 }
+                Ok(Seen::Member(last)) => members.push((session, sequence, last)),
                 Ok(Seen::Other) => {}
                 Err(Taken::Entry(error)) if error.kind() == ErrorKind::NotFound => {}
                 Err(Taken::Entry(error)) => {
@@ -136,8 +142,10 @@ impl Repository {
                 Err(Taken::Delta(key, seen, error)) => {
                     unindexed = true;
                     view.problems.push(problem(&key, &error)?);
-                    if matches!(seen, Seen::Snapshot) {
-                        view.snapshots.insert((session, sequence));
+                    match seen {
+                        Seen::Snapshot => _ = view.snapshots.insert((session, sequence)),
+                        Seen::Member(last) => members.push((session, sequence, last)),
+                        _ => {}
                     }
                 }
             }
@@ -147,6 +155,17 @@ impl Repository {
             if let Some(state) = view.sessions.get_mut(session) {
                 state.next = state.next.max(sequence + 1);
             }
+        }
+        for (session, sequence, rest) in members {
+            let state = entry_state(&mut view, session);
+            let last = sequence.saturating_add(rest);
+            if state.fence.is_some_and(|fence| fence <= last) {
+                // The writer died before the last one: none of them is wanted.
+                forgets.insert((session, sequence));
+            } else if state.next <= last {
+                continue;
+            }
+            view.snapshots.insert((session, sequence));
         }
         self.note_vanished(&mut view, &entries)?;
         view.forgotten = view.snapshots.intersection(&forgets).copied().collect();
@@ -321,7 +340,7 @@ impl Repository {
     fn note_vanished(&self, view: &mut View, entries: &HashSet<(SessionId, u32)>) -> Result<()> {
         let mut vanished = Vec::new();
         self.index.for_each_note(Table::Journal, &[ENTRY_NOTE], &mut |key, note| {
-            if note.first() == Some(&SEEN_SNAPSHOT)
+            if matches!(note.first(), Some(&(SEEN_SNAPSHOT | SEEN_MEMBER)))
                 && let Some(entry) = parse_note_key(key)
                 && !entries.contains(&entry)
                 && !view.dropped.contains(&entry)
@@ -363,7 +382,7 @@ impl Repository {
         let mut object = self.storage.get(&key, object::OBJECT_BYTES_MAX)?;
         Ok(match journal::decode(&self.keys, &self.config.repository, &key, &mut object)?.1 {
             Entry::Checkpoint(published) => Some((published, false)),
-            Entry::Snapshot { published, .. } => Some((published, true)),
+            Entry::Snapshot { published, .. } | Entry::Member { published, .. } => Some((published, true)),
             _ => None,
         })
     }
@@ -372,7 +391,9 @@ impl Repository {
     pub(super) fn note_own(&self, session: &SessionId, sequence: u32, entry: &Entry, object: &[u8]) -> Result<()> {
         self.index.set_notes(Table::Journal, &notes(session, sequence, entry, object))?;
         match entry {
-            Entry::Checkpoint(published) | Entry::Snapshot { published, .. } => self.note_named(&published.packs),
+            Entry::Checkpoint(published) | Entry::Snapshot { published, .. } | Entry::Member { published, .. } => {
+                self.note_named(&published.packs)
+            }
             _ => Ok(()),
         }
     }
@@ -395,7 +416,7 @@ impl Repository {
         let object = self.storage.get(key, object::OBJECT_BYTES_MAX)?;
         let (_, entry) = journal::decode(&self.keys, &self.config.repository, key, &mut object.clone())?;
         let seen = seen(&note(&entry)).unwrap_or(Seen::Other);
-        if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } = &entry {
+        if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } | Entry::Member { published, .. } = &entry {
             self.take_in_published(published, removed)
                 .map_err(|(at, error)| Taken::Delta(at.unwrap_or_else(|| key.clone()), seen.clone(), error))?;
         }
@@ -509,6 +530,8 @@ impl Repository {
 enum Seen {
     Begin(String),
     Snapshot,
+    /// One of several snapshots, and how many come after it.
+    Member(u32),
     End,
     Fence,
     Other,
@@ -558,7 +581,7 @@ fn parse_note_key(key: &[u8]) -> Option<(SessionId, u32)> {
 /// The notes of an entry that was taken in.
 fn notes(session: &SessionId, sequence: u32, entry: &Entry, object: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let mut notes = vec![(note_key(session, sequence), Some(note(entry)))];
-    if matches!(entry, Entry::Snapshot { .. }) {
+    if matches!(entry, Entry::Snapshot { .. } | Entry::Member { .. }) {
         notes.push((object_note_key(session, sequence), Some(object.to_vec())));
     }
     notes
@@ -568,6 +591,9 @@ fn note(entry: &Entry) -> Vec<u8> {
     match entry {
         Entry::Begin(begin) => [&[SEEN_BEGIN], begin.host.as_bytes()].concat(),
         Entry::Snapshot { .. } => vec![SEEN_SNAPSHOT],
+        Entry::Member { number, count, .. } => {
+            [&[SEEN_MEMBER], &count.saturating_sub(1).saturating_sub(*number).to_le_bytes()[..]].concat()
+        }
         Entry::End => vec![SEEN_END],
         Entry::Fence { .. } => vec![SEEN_FENCE],
         Entry::Checkpoint(_) | Entry::Ack { .. } => vec![SEEN],
@@ -578,6 +604,7 @@ fn seen(note: &[u8]) -> Option<Seen> {
     match note.split_first()? {
         (&SEEN_BEGIN, host) => Some(Seen::Begin(String::from_utf8_lossy(host).into_owned())),
         (&SEEN_SNAPSHOT, _) => Some(Seen::Snapshot),
+        (&SEEN_MEMBER, rest) => Some(Seen::Member(u32::from_le_bytes(rest.try_into().ok()?))),
         (&SEEN_END, _) => Some(Seen::End),
         (&SEEN_FENCE, _) => Some(Seen::Fence),
         (&SEEN, _) => Some(Seen::Other),

@@ -2,7 +2,7 @@
 
 use minicbor::bytes::ByteVec;
 
-use super::journal::{self, Entry, Session};
+use super::journal::{self, Entry, MEMBERS_MAX, Session};
 use super::object::{self, ObjectType};
 use super::refresh::Problem;
 use super::{Flushed, Repository};
@@ -24,6 +24,13 @@ pub struct Committed {
     pub sequence: u32,
 }
 
+impl Committed {
+    /// What a dry run has: an id of zeros, and no place.
+    fn dry(record: Snapshot) -> Self {
+        Self { id: SnapshotId([0; 32]), record, session: SessionId([0; 16]), sequence: 0 }
+    }
+}
+
 /// The key of the marker that forgets the snapshot at this entry.
 pub fn forget_key(session: &SessionId, sequence: u32) -> Result<Key> {
     format!("forget/{session}-{sequence:08}").parse()
@@ -33,15 +40,9 @@ impl Repository {
     /// Commits a snapshot: writes the SNAPSHOT entry, durably, then ends the session. `flushed` proves that everything
     /// the record refers to is durable; a flush of a dry run commits nothing and gives an id of zeros.
     pub fn commit(&self, record: Snapshot, flushed: Flushed) -> Result<Committed> {
-        let encoded = record.encode()?;
-        let Some(mut session) = flushed.session else {
-            return Ok(Committed { id: SnapshotId([0; 32]), record, session: SessionId([0; 16]), sequence: 0 });
-        };
-        let id = self.keys.snapshot_id(&encoded);
-        let salt = seal::random_array()?;
-        let mut sealed = encoded;
-        self.keys.record(&salt)?.seal(1, b"snapshot record", &mut sealed, 0)?;
-        let entry = Entry::Snapshot { published: flushed.published, record: ByteVec::from(sealed) };
+        let Some(mut session) = flushed.session else { return Ok(Committed::dry(record)) };
+        let (id, salt, sealed) = self.seal_record(&record)?;
+        let entry = Entry::Snapshot { published: flushed.published, record: sealed };
         let (sequence, object) = session.append(&*self.storage, &self.keys, &self.config.repository, salt, &entry)?;
         // Committed. What follows is bookkeeping whose failure must not be taken for a failed snapshot.
         let committed = Committed { id, record, session: session.id(), sequence };
@@ -50,6 +51,46 @@ impl Repository {
         }
         self.end(session);
         Ok(committed)
+    }
+
+    /// Commits several snapshots, all or none: one as [`Repository::commit`] does, more in MEMBER entries, of which the last
+    /// is the commit.
+    pub fn commit_all(&self, records: Vec<Snapshot>, mut flushed: Flushed) -> Result<Vec<Committed>> {
+        let count = u32::try_from(records.len()).ok().filter(|count| *count <= MEMBERS_MAX);
+        let count =
+            count.ok_or_else(|| Error::new(ErrorKind::Usage, format!("more than {MEMBERS_MAX} snapshots can't be committed together")))?;
+        let Some(mut session) = flushed.session.take() else { return Ok(records.into_iter().map(Committed::dry).collect()) };
+        if count <= 1 {
+            let flushed = Flushed { session: Some(session), published: flushed.published };
+            return match records.into_iter().next() {
+                Some(record) => Ok(vec![self.commit(record, flushed)?]),
+                None => self.abandon(flushed).map(|()| Vec::new()),
+            };
+        }
+        let mut written = Vec::new();
+        let mut published = flushed.published;
+        for (number, record) in (0..count).zip(records) {
+            let (id, salt, sealed) = self.seal_record(&record)?;
+            let entry = Entry::Member { published: std::mem::take(&mut published), record: sealed, number, count };
+            let (sequence, object) = session.append(&*self.storage, &self.keys, &self.config.repository, salt, &entry)?;
+            written.push((Committed { id, record, session: session.id(), sequence }, entry, object));
+        }
+        // Committed.
+        for (committed, entry, object) in &written {
+            if let Err(error) = self.note_own(&committed.session, committed.sequence, entry, object) {
+                tracing::warn!("the local index could not note the new snapshot: {error}");
+            }
+        }
+        self.end(session);
+        Ok(written.into_iter().map(|(committed, ..)| committed).collect())
+    }
+
+    fn seal_record(&self, record: &Snapshot) -> Result<(SnapshotId, [u8; 32], ByteVec)> {
+        let mut sealed = record.encode()?;
+        let id = self.keys.snapshot_id(&sealed);
+        let salt = seal::random_array()?;
+        self.keys.record(&salt)?.seal(1, b"snapshot record", &mut sealed, 0)?;
+        Ok((id, salt, ByteVec::from(sealed)))
     }
 
     /// Ends a session without a snapshot: names what was packed, so that it is not packed again.
@@ -124,7 +165,7 @@ impl Repository {
     fn open_snapshot(&self, session: &SessionId, sequence: u32, mut object: Vec<u8>) -> Result<Committed> {
         let key = journal::entry_key(session, sequence)?;
         let (salt, entry) = journal::decode(&self.keys, &self.config.repository, &key, &mut object)?;
-        let Entry::Snapshot { record, .. } = entry else {
+        let (Entry::Snapshot { record, .. } | Entry::Member { record, .. }) = entry else {
             return Err(Error::damaged("a journal entry is no snapshot, as it was before").on(&key));
         };
         let mut sealed = Vec::from(record);

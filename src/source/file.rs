@@ -2,11 +2,11 @@
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, CWD, Mode, OFlags, SeekFrom, fadvise, fstatfs, openat, seek};
+use rustix::fs::{Advice, CWD, Mode, OFlags, SeekFrom, fadvise, fstatfs, ioctl_ficlone, openat, seek};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
 
 use crate::error::Result;
@@ -128,6 +128,14 @@ impl SourceFile for DirFile {
         // A length of 0 would mean the whole rest of the file.
         if let Some(len) = NonZeroU64::new(len) {
             let _ = fadvise(&self.fd, offset, Some(len), Advice::WillNeed);
+        }
+    }
+
+    fn share_into(&self, to: BorrowedFd<'_>) -> Result<bool> {
+        match ioctl_ficlone(to, &self.fd) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS | Errno::PERM | Errno::TXTBSY) => Ok(false),
+            Err(cause) => Err(failed(cause, "cannot clone", self.subject())),
         }
     }
 }

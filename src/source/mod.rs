@@ -1,6 +1,7 @@
 //! SEAM: where the entries and bytes of a snapshot come from. All access is relative to open handles; nothing follows a
 //! symlink; fifos and devices are never opened for reading.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -18,6 +19,7 @@ mod scripted_blocks;
 #[cfg(any(test, feature = "testing"))]
 mod scripted_tree;
 mod stat;
+pub mod without;
 mod xattr;
 
 /// What kind of thing an entry is, with what `stat` tells of it alone.
@@ -125,4 +127,9 @@ pub trait SourceFile: Send + Sync {
     fn xattrs(&self) -> Result<XattrSet>;
     /// Tells the system that `offset..offset + len` will be read soon.
     fn will_read(&self, offset: u64, len: u64);
+    /// Makes the empty file `to` share this one's content (`FICLONE`). `false` where that can't be done; `to` is empty then.
+    fn share_into(&self, to: BorrowedFd<'_>) -> Result<bool> {
+        let _ = to;
+        Ok(false)
+    }
 }

@@ -141,7 +141,7 @@ fn sort_objects(state: &State) -> BTreeMap<What, Vec<Key>> {
             "log" => match repo::decode_entry(repo.keys(), &repo.id(), &key, &mut bytes.clone()).unwrap().1 {
                 Entry::Begin(_) => What::Begin,
                 Entry::Checkpoint(_) => What::Checkpoint,
-                Entry::Snapshot { .. } => What::Snapshot,
+                Entry::Snapshot { .. } | Entry::Member { .. } => What::Snapshot,
                 Entry::End => What::End,
                 other => panic!("{key}: {other:?}"),
             },

@@ -271,22 +271,35 @@ class Repository:
 
     def read_journals(self):
         self.snapshots, self.published = {}, []
+        members, fences, reached = {}, {}, {}
+        for session, number in self.dropped:
+            reached[session] = max(reached.get(session, 0), number)
         for key, (session, number) in self.keys("log", r"log/([0-9a-f]{32})/([0-9]{8})"):
             session, number = bytes.fromhex(session), int(number)
+            reached[session] = max(reached.get(session, 0), number)
             if (session, number) in self.dropped:
                 continue
             try:
                 salt, entry = self.object(key, 3)
                 need(isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], list), f"{key} is no journal entry")
                 variant, fields = entry
-                need(variant in range(6), f"{key} is an entry of unknown kind {variant}")
+                need(variant in range(7), f"{key} is an entry of unknown kind {variant}")
                 need(number == 0 or variant != 0, f"{key}: a second BEGIN")
-                if variant in (1, 2):
+                if variant in (1, 2, 6):
                     self.published.append((key, fields[0]))
                 if variant == 2:
                     self.snapshots[session, number] = self.record(key, salt, fields[1])
+                if variant == 5:
+                    fences[session] = number
+                if variant == 6:
+                    need(fields[2] < fields[3], f"{key} is no member of its group")
+                    last = number + fields[3] - 1 - fields[2]
+                    members[session, number] = last, self.record(key, salt, fields[1])
             except Damaged as error:
                 self.problems.append(f"{key}: {error}")
+        for (session, number), (last, record) in members.items():
+            if reached[session] >= last and not fences.get(session, last + 1) <= last:
+                self.snapshots[session, number] = record
         for key, (session, number) in self.keys("forget", r"forget/([0-9a-f]{32})-([0-9]{8})"):
             try:
                 self.object(key, 5)

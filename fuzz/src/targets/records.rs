@@ -87,7 +87,7 @@ pub(super) fn journal(body: &[u8]) -> bool {
     let Ok((_, entry)) = repo::decode_entry(&keys, &REPOSITORY, &key, &mut object) else { return false };
     let ours = minicbor::to_vec(&entry).expect("an entry that was read can be written");
     assert_eq!(minicbor::decode::<Entry>(&ours).expect("what we wrote"), entry);
-    if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } = &entry {
+    if let Entry::Checkpoint(published) | Entry::Snapshot { published, .. } | Entry::Member { published, .. } = &entry {
         if let Some(inline) = &published.inline {
             delta(inline);
         }

@@ -75,6 +75,8 @@ pub(super) struct Trust {
     pub(super) files: bool,
     /// What the parent snapshot refers to is in the repository for certain.
     pub(super) chunks: bool,
+    /// The source was synced, so that what is written from then on shows by its times.
+    pub(super) settled: bool,
 }
 
 /// The cache of one source, as far as the parent snapshot vouches for it.
@@ -108,6 +110,13 @@ impl<'r> StatCache<'r> {
         let roots = || history.iter().rev().filter_map(|snapshot| directory_stream(&snapshot.record.root));
         cache.anchor = roots().find(|root| cache.noted(&TreePath::root(), root).is_some()).or_else(|| roots().next());
         cache
+    }
+
+    /// Compares with this tree from now on, whose records were written by this process. Its chunks are stored, if not durable
+    /// yet, by the writer that will commit what is compared with it.
+    pub(super) fn follow(&mut self, root: &Node) {
+        self.anchor = directory_stream(root);
+        self.trust = Trust { files: self.trust.settled, chunks: true, settled: self.trust.settled };
     }
 
     /// The tree that the root's record must be of.

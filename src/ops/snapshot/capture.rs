@@ -1,11 +1,15 @@
 //! Walks a source and stores what it finds. All threads list directories, compare them with the stat cache and read the
 //! files that are new or changed, as it comes. A directory is written when its last entry is done, by whoever finished
 //! that entry, so that trees come about from the leaves up and nothing waits for the whole walk.
+//!
+//! Where the source's writers are held still, the walk only sets aside the files that have to be read ([`Capture::run`]);
+//! they are read when the writers run again ([`Capture::resume`]), and directories that wait for them are written then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::aside::{Aside, AsideFile, Copying, Stretch};
 use super::cache::{Record, Remembered, StatCache};
 use super::crew::{Crew, Task};
 use super::file::{self, FileBuffers, Past};
@@ -20,7 +24,7 @@ use crate::model::{LinkGroup, Meta, Name, Node, NodeKind, Stream, TreePath, Xatt
 use crate::progress::Progress;
 use crate::repo::{ChunkWriter, StreamWriter, Totals};
 use crate::seal::keys::ChunkKind;
-use crate::source::{EntryKind, SourceDir, Stat, XattrSet};
+use crate::source::{EntryKind, SourceDir, SourceFile, Stat, XattrSet};
 
 /// A fault's path and message are cut to this: a record must stay readable whatever names a volume holds.
 const FAULT_PATH_BYTES_MAX: usize = 4096;
@@ -50,20 +54,88 @@ struct Counts {
 
 impl Captured {
     /// The record's statistics.
-    pub(super) fn stats(&self, totals: &Totals) -> SnapshotStats {
+    pub(super) fn stats(&self, stored: &Stored) -> SnapshotStats {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SnapshotStats {
             files: value(&self.counts.files),
             directories: value(&self.counts.directories),
             bytes: value(&self.counts.bytes),
             read_bytes: value(&self.counts.read_bytes),
-            new_bytes: value(&totals.new_bytes),
-            stored_bytes: value(&totals.stored_bytes),
-            new_chunks: value(&totals.new_chunks),
-            tree_bytes: value(&totals.tree_bytes),
+            new_bytes: stored.new_bytes,
+            stored_bytes: stored.stored_bytes,
+            new_chunks: stored.new_chunks,
+            tree_bytes: stored.tree_bytes,
             read_files: value(&self.counts.read_files),
         }
     }
+}
+
+/// What a writer stored up to a moment, or between two.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stored {
+    new_bytes: u64,
+    stored_bytes: u64,
+    new_chunks: u64,
+    tree_bytes: u64,
+}
+
+impl Stored {
+    /// Up to now.
+    pub(super) fn of(writer: &ChunkWriter<'_>) -> Self {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Totals { new_chunks, new_bytes, stored_bytes, tree_bytes, .. } = writer.totals();
+        Self {
+            new_bytes: value(new_bytes),
+            stored_bytes: value(stored_bytes),
+            new_chunks: value(new_chunks),
+            tree_bytes: value(tree_bytes),
+        }
+    }
+
+    /// What was stored since an earlier moment.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            new_bytes: self.new_bytes - earlier.new_bytes,
+            stored_bytes: self.stored_bytes - earlier.stored_bytes,
+            new_chunks: self.new_chunks - earlier.new_chunks,
+            tree_bytes: self.tree_bytes - earlier.tree_bytes,
+        }
+    }
+
+    /// Both together.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            new_bytes: self.new_bytes + other.new_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+            new_chunks: self.new_chunks + other.new_chunks,
+            tree_bytes: self.tree_bytes + other.tree_bytes,
+        }
+    }
+}
+
+/// What the threads of one capture have in common.
+pub(super) struct Gear {
+    threads: usize,
+    crew: Crew<Below, Job, Piece>,
+    windows: Arc<Windows>,
+}
+
+impl Gear {
+    /// For one capture, on all cores.
+    pub(super) fn new() -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { threads, crew: Crew::new(threads), windows: Windows::new(threads) }
+    }
+}
+
+/// What is done with files that have to be read.
+pub(super) enum Mode<'c> {
+    /// They are read.
+    Read,
+    /// They are set aside, to be read later.
+    Aside(&'c Aside<'c>),
+    /// Their lengths are added up. Nothing comes of such a capture but the sum.
+    Survey(AtomicU64),
 }
 
 /// A directory whose entries are not all done.
@@ -81,6 +153,8 @@ struct Pending {
     /// It has the entries of its cache record, no more and no fewer, and none was found to differ so far.
     same: AtomicBool,
     entries: Mutex<Vec<Slot>>,
+    /// Its own attributes, as they were when it was listed.
+    xattrs: OnceLock<XattrSet>,
     /// Entries that are not done, and one for the walk itself.
     outstanding: AtomicUsize,
 }
@@ -122,6 +196,8 @@ struct Job {
     directory: Arc<Pending>,
     slot: usize,
     past: Option<Box<Past>>,
+    /// What was set aside of it.
+    aside: Option<Arc<AsideFile>>,
 }
 
 /// A directory to list, an entry of another one.
@@ -132,12 +208,14 @@ struct Below {
     before: Option<Stream>,
 }
 
-struct Capture<'c, 'r> {
-    crew: &'c Crew<Below, Job, Piece>,
+/// A capture that goes on.
+pub(super) struct Capture<'c, 'r> {
+    gear: &'c Gear,
     large: Large<'c, 'r, Below, Job>,
     writer: &'c ChunkWriter<'r>,
     cache: &'c StatCache<'r>,
     progress: &'c Progress,
+    mode: Mode<'c>,
     device: Option<u64>,
     /// The device of the root, whose file system was settled. What is remembered of another one is not trusted.
     settled: u64,
@@ -147,6 +225,9 @@ struct Capture<'c, 'r> {
     replaced: Mutex<Vec<(TreePath, Stream)>>,
     /// Content of inodes with several names, so that it is read once.
     linked: Mutex<HashMap<(u64, u64), (Stat, Node)>>,
+    /// Files that were set aside, and those of them that have several names.
+    aside: Mutex<Vec<Job>>,
+    aside_linked: Mutex<HashMap<(u64, u64), Arc<AsideFile>>>,
     root: Mutex<Option<Node>>,
     failure: Mutex<Option<Error>>,
 }
@@ -159,44 +240,88 @@ pub(super) fn capture(
     one_file_system: bool,
     progress: &Progress,
 ) -> Result<Captured> {
-    let stat = root.stat()?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let crew = Crew::new(threads);
-    let windows = Windows::new(threads);
-    let capture = Capture {
-        crew: &crew,
-        large: Large { writer, crew: &crew, windows: &windows, progress },
-        writer,
-        cache,
-        progress,
-        device: one_file_system.then_some(stat.device),
-        settled: stat.device,
-        counts: Counts::default(),
-        unreadable: Mutex::default(),
-        changed: Mutex::default(),
-        replaced: Mutex::default(),
-        linked: Mutex::default(),
-        root: Mutex::default(),
-        failure: Mutex::default(),
-    };
-    // What is in it waits for the threads.
-    capture.list(capture.enter(None, root, TreePath::root(), stat, cache.anchor()), &mut Vec::new())?;
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| capture.work());
+    let gear = Gear::new();
+    let capture = Capture::new(&gear, writer, cache, Mode::Read, progress);
+    capture.run(root, one_file_system)?.finish()
+}
+
+impl<'c, 'r> Capture<'c, 'r> {
+    pub(super) fn new(
+        gear: &'c Gear,
+        writer: &'c ChunkWriter<'r>,
+        cache: &'c StatCache<'r>,
+        mode: Mode<'c>,
+        progress: &'c Progress,
+    ) -> Self {
+        Self {
+            gear,
+            large: Large { writer, crew: &gear.crew, windows: &gear.windows, progress },
+            writer,
+            cache,
+            progress,
+            mode,
+            device: None,
+            settled: 0,
+            counts: Counts::default(),
+            unreadable: Mutex::default(),
+            changed: Mutex::default(),
+            replaced: Mutex::default(),
+            linked: Mutex::default(),
+            aside: Mutex::default(),
+            aside_linked: Mutex::default(),
+            root: Mutex::default(),
+            failure: Mutex::default(),
         }
-    });
-    if let Some(error) = lock(&capture.failure).take() {
-        return Err(error);
     }
-    let root = lock(&capture.root).take().ok_or_else(|| Error::new(ErrorKind::Source, "the walk ended before the root was done"))?;
-    Ok(Captured {
-        root,
-        unreadable: std::mem::take(&mut lock(&capture.unreadable)),
-        changed: std::mem::take(&mut lock(&capture.changed)),
-        replaced: std::mem::take(&mut lock(&capture.replaced)),
-        counts: capture.counts,
-    })
+
+    /// Walks the tree below `root`.
+    pub(super) fn run(mut self, root: Arc<dyn SourceDir>, one_file_system: bool) -> Result<Self> {
+        let stat = root.stat()?;
+        self.device = one_file_system.then_some(stat.device);
+        self.settled = stat.device;
+        // What is in it waits for the threads.
+        self.list(self.enter(None, root, TreePath::root(), stat, self.cache.anchor()), &mut Vec::new())?;
+        self.work_all()?;
+        Ok(self)
+    }
+
+    /// Reads what was set aside.
+    pub(super) fn resume(self) -> Result<Self> {
+        let jobs = std::mem::take(&mut *lock(&self.aside));
+        lock(&self.aside_linked).clear();
+        self.gear.crew.add(jobs, Vec::new());
+        self.work_all()?;
+        Ok(self)
+    }
+
+    fn work_all(&self) -> Result<()> {
+        std::thread::scope(|scope| {
+            for _ in 0..self.gear.threads {
+                scope.spawn(|| self.work());
+            }
+        });
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    /// How many bytes a survey found that have to be read.
+    pub(super) fn surveyed(&self) -> u64 {
+        match &self.mode {
+            Mode::Survey(bytes) => bytes.load(Ordering::Relaxed),
+            Mode::Read | Mode::Aside(_) => 0,
+        }
+    }
+
+    /// The tree.
+    pub(super) fn finish(self) -> Result<Captured> {
+        let root = lock(&self.root).take().ok_or_else(|| Error::new(ErrorKind::Source, "the walk ended before the root was done"))?;
+        Ok(Captured {
+            root,
+            unreadable: std::mem::take(&mut lock(&self.unreadable)),
+            changed: std::mem::take(&mut lock(&self.changed)),
+            replaced: std::mem::take(&mut lock(&self.replaced)),
+            counts: self.counts,
+        })
+    }
 }
 
 impl Capture<'_, '_> {
@@ -221,6 +346,7 @@ impl Capture<'_, '_> {
             kept: AtomicBool::new(false),
             same: AtomicBool::new(false),
             entries: Mutex::default(),
+            xattrs: OnceLock::new(),
             outstanding: AtomicUsize::new(1),
         })
     }
@@ -248,6 +374,11 @@ impl Capture<'_, '_> {
     /// Lists a directory: what is unchanged is done at once, files and subdirectories become tasks.
     fn list(&self, directory: Arc<Pending>, buffer: &mut Vec<u8>) -> Result<()> {
         self.check()?;
+        let xattrs = directory.handle.xattrs().unwrap_or_else(|error| {
+            self.fault(&self.unreadable, &directory.path, &error);
+            XattrSet::new()
+        });
+        let _ = directory.xattrs.set(xattrs);
         let other_device = self.device.is_some_and(|device| device != directory.stat.device);
         let entries = if other_device { Ok(Vec::new()) } else { directory.handle.entries() };
         let entries = match entries {
@@ -283,7 +414,7 @@ impl Capture<'_, '_> {
                 if stat.kind == EntryKind::File {
                     let past = record.as_ref().and_then(|record| record.content(&done.name, &stat));
                     let past = past.map(|content| Box::new(Past { content, vouched: vouched && self.cache.vouched() }));
-                    files.push(Job { directory: directory.clone(), slot, past });
+                    files.push(Job { directory: directory.clone(), slot, past, aside: None });
                 } else {
                     specials.push((slot, done.name.clone()));
                 }
@@ -298,7 +429,7 @@ impl Capture<'_, '_> {
         for (slot, name) in specials {
             self.special(&directory, slot, &name, buffer)?;
         }
-        self.crew.add(files, below);
+        self.gear.crew.add(files, below);
         self.done(directory, buffer)
     }
 
@@ -338,7 +469,7 @@ impl Capture<'_, '_> {
 
     fn work(&self) {
         let mut buffers = FileBuffers::default();
-        self.crew.work(|task| {
+        self.gear.crew.work(|task| {
             let done = self.check().and_then(|()| match task {
                 Task::Directory(below) => self.descend(below, &mut buffers.meta),
                 Task::File(job) => self.file(job, &mut buffers),
@@ -353,8 +484,27 @@ impl Capture<'_, '_> {
         });
     }
 
-    fn file(&self, job: Job, buffers: &mut FileBuffers) -> Result<()> {
+    fn file(&self, mut job: Job, buffers: &mut FileBuffers) -> Result<()> {
         let (name, listed) = job.directory.entry(job.slot);
+        match &self.mode {
+            Mode::Survey(bytes) => {
+                bytes.fetch_add(listed.size, Ordering::Relaxed);
+                return Ok(());
+            }
+            Mode::Aside(aside) if job.aside.is_none() => match self.set_aside(aside, &job, &name, &listed) {
+                Ok(held) => {
+                    job.aside = Some(held);
+                    lock(&self.aside).push(job);
+                    return Ok(());
+                }
+                Err(error) if is_entry_error(&error) => {
+                    self.missing(&job.directory.path.join(&name), &error);
+                    return self.done(job.directory, &mut buffers.meta);
+                }
+                Err(error) => return Err(error),
+            },
+            Mode::Aside(_) | Mode::Read => {}
+        }
         let inode = (listed.device, listed.inode);
         let known = if listed.links > 1 {
             lock(&self.linked).get(&inode).filter(|(stat, _)| *stat == listed).map(|(_, node)| node.clone())
@@ -372,8 +522,40 @@ impl Capture<'_, '_> {
         self.done(job.directory, &mut buffers.meta)
     }
 
+    fn set_aside(&self, aside: &Aside<'_>, job: &Job, name: &Name, listed: &Stat) -> Result<Arc<AsideFile>> {
+        let inode = (listed.device, listed.inode);
+        if let Some(held) = lock(&self.aside_linked).get(&inode) {
+            return Ok(Arc::clone(held));
+        }
+        let file: Arc<dyn SourceFile> = job.directory.handle.open_file(name, listed)?.into();
+        let share = |parts: Vec<Stretch>, copying: &Copying| {
+            self.gear.crew.add_pieces(parts.into_iter().map(Piece::Aside));
+            while !copying.is_done() {
+                if let Err(error) = aside.check() {
+                    copying.fail(error);
+                }
+                match self.gear.crew.piece_until(|| copying.is_done()) {
+                    Some(piece) => self.large.work(piece),
+                    None if self.gear.crew.is_stopped() => return Err(Error::new(ErrorKind::Interrupted, "another worker failed")),
+                    None => {}
+                }
+            }
+            Ok(())
+        };
+        let held = Arc::new(aside.copy(&file, &share)?);
+        if listed.links > 1 {
+            lock(&self.aside_linked).insert(inode, Arc::clone(&held));
+        }
+        Ok(held)
+    }
+
     fn read_file(&self, job: &Job, name: &Name, listed: &Stat, buffers: &mut FileBuffers) -> Result<()> {
-        match file::read(&self.large, &*job.directory.handle, name, listed, job.past.as_deref().copied(), buffers) {
+        let past = job.past.as_deref().copied();
+        let read = match &job.aside {
+            Some(held) => file::read_aside(&self.large, Arc::clone(held), past, buffers),
+            None => file::read(&self.large, &*job.directory.handle, name, listed, past, buffers),
+        };
+        match read {
             Ok(read) => {
                 let meta = self.meta(&read.stat, self.xattrs(read.xattrs, &mut buffers.meta)?, read.changed.is_some());
                 let node = Node { name: Some(name.clone()), meta, kind: read.kind };
@@ -417,6 +599,9 @@ impl Capture<'_, '_> {
     /// One entry of `directory` is done; when it was the last, the directory is written and is itself one entry less for
     /// its parent, and so on up.
     fn done(&self, directory: Arc<Pending>, buffer: &mut Vec<u8>) -> Result<()> {
+        if matches!(self.mode, Mode::Survey(_)) {
+            return Ok(());
+        }
         let mut current = directory;
         while current.outstanding.fetch_sub(1, Ordering::SeqCst) == 1 {
             let node = self.write_directory(&current, buffer)?;
@@ -451,14 +636,7 @@ impl Capture<'_, '_> {
         if let Some(before) = directory.before.filter(|before| before.id != stream.id) {
             lock(&self.replaced).push((directory.path.clone(), before));
         }
-        let xattrs = match directory.handle.xattrs() {
-            Ok(xattrs) => xattrs,
-            Err(error) => {
-                self.fault(&self.unreadable, &directory.path, &error);
-                XattrSet::new()
-            }
-        };
-        let xattrs = self.xattrs(xattrs, buffer)?;
+        let xattrs = self.xattrs(directory.xattrs.get().cloned().unwrap_or_default(), buffer)?;
         let name = directory.path.names().last().map(Name::new).transpose()?;
         Ok(Node { name, meta: Meta { links: None, ..self.meta(&directory.stat, xattrs, false) }, kind: NodeKind::Directory(stream) })
     }
@@ -526,7 +704,7 @@ impl Capture<'_, '_> {
     /// The first failure is the one that counts; what follows it is other threads stopping.
     fn fail(&self, error: Error) {
         lock(&self.failure).get_or_insert(error);
-        self.crew.stop();
+        self.gear.crew.stop();
     }
 }
 

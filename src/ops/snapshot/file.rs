@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::aside::AsideFile;
 use super::large::Large;
 use crate::chunk::GENERIC;
 use crate::error::{Error, ErrorKind, Result};
@@ -92,6 +93,20 @@ pub(super) fn read<D, F>(
         }
         attempt += 1;
     }
+}
+
+/// Reads a file that was set aside.
+pub(super) fn read_aside<D, F>(
+    large: &Large<'_, '_, D, F>,
+    held: Arc<AsideFile>,
+    past: Option<Past>,
+    buffers: &mut FileBuffers,
+) -> Result<ReadFile> {
+    let (stat, xattrs, changed) = (held.stat()?, held.xattrs()?, held.changed);
+    let file: Arc<dyn SourceFile> = held;
+    let (kind, complete) = content(large, &file, &stat, past, buffers)?;
+    let changed = (changed || !complete).then_some("it changed while everybody was held still: somebody else writes to it");
+    Ok(ReadFile { kind, stat, xattrs, changed })
 }
 
 fn relisted(directory: &dyn SourceDir, name: &Name) -> Result<Option<Stat>> {

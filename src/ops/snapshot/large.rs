@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::aside::Stretch;
 use super::crew::Crew;
 use crate::chunk::{self, CONTEXT_BYTES, Candidates, Chunker, Profile};
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +53,8 @@ pub(super) enum Piece {
         /// Who wants to know what became of them.
         inbox: Arc<Inbox>,
     },
+    /// Set a part of the file aside.
+    Aside(Stretch),
 }
 
 /// A chunk that was cut.
@@ -180,6 +183,7 @@ impl<D, F> Large<'_, '_, D, F> {
                 drop(window);
                 lock(&inbox.0).push(Reply::Stored(number, stored));
             }
+            Piece::Aside(stretch) => stretch.copy(&|| self.progress.check()),
         }
         self.crew.wake_drivers();
     }

@@ -1,9 +1,11 @@
 //! Takes a snapshot of one source: begin a session, choose the parent, capture the tree, flush, commit.
 
+mod aside;
 mod cache;
 mod capture;
 mod crew;
 mod file;
+mod group;
 mod large;
 
 use crate::error::{ErrorKind, Result};
@@ -13,8 +15,10 @@ use crate::progress::Progress;
 use crate::repo::{ChunkWriter, Committed, Operation, PROGRAM, Repository, WriterOptions, parse_pack_key};
 use crate::source::Source;
 
+pub use group::{GroupOptions, GroupReport, Member, Still, snapshot_group};
+
 use cache::{StatCache, Trust};
-use capture::Captured;
+use capture::{Captured, Stored};
 
 /// Whether `note` can be read as a record of the stat cache; for fuzz targets.
 #[cfg(feature = "testing")]
@@ -84,13 +88,9 @@ pub fn snapshot_confirmed(
         progress.bytes_total.store(parent.record.stats.bytes, std::sync::atomic::Ordering::Relaxed);
         progress.files_total.store(parent.record.stats.files, std::sync::atomic::Ordering::Relaxed);
     }
-    let mut trust = Trust { files: intact && !options.force_read, chunks: intact };
     // What changed after this moment may go on changing, through a mapping that is dirty already, without a new time.
     let began = repo.clock().now();
-    if let Err(error) = source.settle() {
-        tracing::warn!("the source's file system could not be synced first, so every file is read: {error}");
-        trust.files = false;
-    }
+    let trust = settle(source, options, intact);
     let cache = StatCache::new(repo, &options.identity, &history, began, trust, options.dry_run);
 
     let time = repo.clock().now();
@@ -102,7 +102,7 @@ pub fn snapshot_confirmed(
         }
         Err(error) => return Err(error),
     };
-    let totals = captured.stats(writer.totals());
+    let totals = captured.stats(&Stored::of(&writer));
     let flushed = writer.finish()?;
     // The last moment at which a wish to stop still leaves nothing behind.
     if let Err(interrupted) = progress.check() {
@@ -115,6 +115,15 @@ pub fn snapshot_confirmed(
     let snapshot = repo.commit(record, flushed)?;
     cache.drop_records(&captured.replaced);
     Ok(SnapshotReport { snapshot, seconds: took.as_secs_f64() })
+}
+
+/// Syncs the source. Returns how far the stat cache may be relied on.
+fn settle(source: &dyn Source, options: &SnapshotOptions, intact: bool) -> Trust {
+    let settled = source.settle().inspect_err(|error| {
+        tracing::warn!("the source's file system could not be synced first, so every file is read: {error}");
+    });
+    let settled = settled.is_ok();
+    Trust { files: intact && settled && !options.force_read, chunks: intact, settled }
 }
 
 /// A source's snapshots, oldest first.

@@ -28,7 +28,7 @@ pub(super) fn verify_journals(repo: &Repository, report: &mut VerifyReport) -> R
             repo::decode_entry(repo.keys(), &repo.id(), &listed.key, &mut object)
         });
         match read {
-            Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. })) => {
+            Ok((_, Entry::Checkpoint(published) | Entry::Snapshot { published, .. } | Entry::Member { published, .. })) => {
                 for name in &published.deltas {
                     verify_delta(repo, &name.parse()?, &published.packs, report)?;
                 }

@@ -263,6 +263,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
         ("begin", Entry::Begin(begin)),
         ("checkpoint", Entry::Checkpoint(objects)),
         ("snapshot", Entry::Snapshot { published: inline, record: ByteVec::from(vec![1, 2, 3]) }),
+        ("member", Entry::Member { published: Published::default(), record: ByteVec::from(vec![4, 5, 6]), number: 1, count: 3 }),
         ("ack", Entry::Ack { cycle: 3, packs: vec![PackId([1; 32])] }),
         ("end", Entry::End),
         ("fence", Entry::Fence { by: SessionId([8; 16]) }),
