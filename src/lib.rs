@@ -9,7 +9,8 @@
 //! rank 2  repo                                  the rules of the store: what may follow what
 //! rank 3  ops                                   verbs: Options -> one function -> Report
 //! rank 4  volume                                Docker volumes as sources and targets
-//! rank 5  cli                                   the command line
+//! rank 5  live                                  running containers: policy, stacks, groups
+//! rank 6  cli                                   the command line
 //! ```
 
 pub mod chunk;
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod docker;
 pub mod error;
 pub mod index;
+pub mod live;
 pub mod model;
 pub mod ops;
 pub mod pack;

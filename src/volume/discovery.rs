@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::docker::users::{PROJECT_LABEL, is_writing};
-use crate::docker::{Engine, EngineInfo, VolumeInfo, users};
+use crate::docker::users::{PROJECT_LABEL, Place, is_writing, users_of_all};
+use crate::docker::{ContainerInfo, Engine, EngineInfo, VolumeInfo, VolumeList};
 use crate::error::Result;
 use crate::model::manifest::VolumeUser;
 
@@ -47,14 +47,41 @@ pub struct Listing {
     pub warnings: Vec<String>,
 }
 
-/// Lists all volumes of the engine, readable or not, in three calls however many there are.
+/// What an engine said at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Of itself.
+    pub info: EngineInfo,
+    /// Of its volumes.
+    pub found: VolumeList,
+    /// Of its containers.
+    pub containers: Vec<ContainerInfo>,
+}
+
+impl Inventory {
+    /// Asks the engine, in three calls however much there is.
+    pub fn take(engine: &dyn Engine) -> Result<Self> {
+        Ok(Self { info: engine.info()?, found: engine.volumes()?, containers: engine.containers()? })
+    }
+
+    /// Why volumes of this engine can't be read by paths of this host; none when they can.
+    pub fn elsewhere(&self) -> Option<String> {
+        check_same_host(&self.info, &self.found.volumes).err().map(|error| error.to_string())
+    }
+}
+
+/// Lists all volumes of the engine, readable or not.
 pub fn list(engine: &dyn Engine) -> Result<Listing> {
-    let info = engine.info()?;
-    let found = engine.volumes()?;
-    let containers = engine.containers()?;
-    let foreign = check_same_host(&info, &found.volumes).err().map(|error| error.to_string());
-    let summary = |volume: &VolumeInfo| {
-        let users = users(volume, &found.volumes, &containers);
+    Inventory::take(engine).map(|inventory| listing(&inventory))
+}
+
+/// The volumes of `inventory`.
+pub fn listing(inventory: &Inventory) -> Listing {
+    let Inventory { info, found, containers } = inventory;
+    let foreign = inventory.elsewhere();
+    let places: Vec<Place> = found.volumes.iter().map(Place::of).collect();
+    let users = users_of_all(&places, &found.volumes, containers);
+    let summary = |(volume, users): (&VolumeInfo, Vec<VolumeUser>)| {
         let writers: BTreeSet<&str> = users.iter().filter(|user| is_writing(user)).map(|user| user.container.as_str()).collect();
         VolumeSummary {
             name: volume.name.clone(),
@@ -62,14 +89,14 @@ pub fn list(engine: &dyn Engine) -> Result<Listing> {
             writers: writers.len(),
             project: volume.labels.get(PROJECT_LABEL).cloned(),
             anonymous: is_anonymous(volume),
-            unreadable: unreadable(&info, volume).or_else(|| foreign.clone()),
+            unreadable: unreadable(info, volume).or_else(|| foreign.clone()),
             labels: volume.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             users,
         }
     };
-    let mut volumes: Vec<_> = found.volumes.iter().map(summary).collect();
+    let mut volumes: Vec<_> = found.volumes.iter().zip(users).map(summary).collect();
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Listing { volumes, warnings: found.warnings })
+    Listing { volumes, warnings: found.warnings.clone() }
 }
 
 fn unreadable(info: &EngineInfo, volume: &VolumeInfo) -> Option<String> {
@@ -87,8 +114,8 @@ fn is_anonymous(volume: &VolumeInfo) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::docker::MountInfo;
     use crate::docker::fake::FakeEngine;
-    use crate::docker::{ContainerInfo, MountInfo};
     use std::collections::BTreeMap;
 
     fn volume(name: &str, driver: &str, labels: &[(&str, &str)]) -> VolumeInfo {
