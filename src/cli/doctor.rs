@@ -14,6 +14,8 @@ use crate::model::{SessionId, SnapshotId};
 use crate::repo::{Committed, Problem, Repository};
 use crate::storage::{Key, Storage};
 
+mod engine;
+
 /// Less free space than this, in bytes or as a share of the file system, wants attention.
 const FREE_BYTES_MIN: u64 = 1 << 30;
 const FREE_PERCENT_MIN: u64 = 5;
@@ -87,7 +89,7 @@ pub(super) fn run(context: &mut Context) -> Result<Outcome> {
     if let Ok(path) = open::location(&context.globals) {
         findings.push(check_space("space", &path));
     }
-    findings.push(check_engine(context));
+    engine::check(&mut findings, context);
 
     let healthy = findings.iter().all(|finding| finding.level != Level::Problem);
     let text: String = findings.iter().map(line).collect();
@@ -252,17 +254,6 @@ fn space_finding(check: &'static str, shown: &str, free: u64, total: u64) -> Fin
 fn existing(path: &Path) -> PathBuf {
     let found = path.ancestors().find(|folder| !folder.as_os_str().is_empty() && folder.exists());
     found.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
-}
-
-fn check_engine(context: &Context) -> Finding {
-    match open::engine(&context.globals).and_then(|engine| engine.info()) {
-        Ok(info) => Finding::ok("docker", format!("engine {} at {}", info.version, info.address)),
-        Err(error) => Finding::note(
-            "docker",
-            error.to_string(),
-            error.advice().unwrap_or("only directories can be snapshotted until the engine answers"),
-        ),
-    }
 }
 
 fn line(finding: &Finding) -> String {

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, IoContext, Result};
+use crate::live::rules::Rules;
 use crate::progress::Progress;
 use crate::repo::{Committed, Repository};
 
@@ -27,10 +28,13 @@ mod exit;
 mod forget;
 mod init;
 mod key;
+mod last;
+mod leftovers;
 mod ls;
 mod manual;
 mod open;
 mod out;
+mod pick;
 mod prune;
 mod reindex;
 mod render;
@@ -40,6 +44,7 @@ mod select;
 mod signals;
 mod snapshot;
 mod snapshots;
+mod stacks;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -133,8 +138,10 @@ enum Command {
     Diff(diff::DiffArgs),
     /// Show the repository's sizes
     Stats,
-    /// List the engine's volumes and their last snapshots
-    Volumes,
+    /// List the engine's volumes, their last snapshots, and what is not covered
+    Volumes(volumes::VolumesArgs),
+    /// List the Compose projects, what belongs to them, and what is not covered
+    Stacks,
     /// Prove that snapshots can be restored
     Verify(verify::VerifyArgs),
     /// Forget snapshots, by a policy or by name
@@ -165,6 +172,8 @@ struct Context {
     globals: Globals,
     /// The configuration file, if one is in use.
     config: Option<PathBuf>,
+    /// Its rules about volumes.
+    rules: Rules,
     out: Out,
     progress: Arc<Progress>,
     clock: Arc<dyn Clock>,
@@ -235,6 +244,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         out: Out::new(Box::new(BufWriter::with_capacity(128 << 10, std::io::stdout())), cli.globals.json),
         globals: cli.globals,
         config: None,
+        rules: Rules::default(),
         progress: Arc::new(Progress::new()),
         clock: Arc::new(SystemClock::default()),
         zone: TimeZone::system(),
@@ -245,7 +255,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 
 fn run(mut command: Command, context: &mut Context) -> Result<Outcome> {
     signals::listen(&context.progress)?;
-    context.config = config::apply(&mut context.globals, &mut command, &|name| std::env::var_os(name))?;
+    let applied = config::apply(&mut context.globals, &mut command, &|name| std::env::var_os(name))?;
+    (context.config, context.rules) = (applied.file, applied.rules);
+    if !matches!(command, Command::Completions(_) | Command::Man(_)) {
+        leftovers::undo(context);
+    }
     dispatch(command, context)
 }
 
@@ -259,7 +273,8 @@ fn dispatch(command: Command, context: &mut Context) -> Result<Outcome> {
         Command::Cat(args) => cat::run(&args, context),
         Command::Diff(args) => diff::run(&args, context),
         Command::Stats => stats::run(context),
-        Command::Volumes => volumes::run(context),
+        Command::Volumes(args) => volumes::run(&args, context),
+        Command::Stacks => stacks::run(context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Forget(args) => forget::run(&args, context),
         Command::Prune(args) => prune::run(&args, context),
@@ -353,6 +368,11 @@ mod tests {
             "diff abcd abce",
             "stats",
             "volumes",
+            "volumes pgdata --size",
+            "stacks",
+            "snapshot --stack shop --stack blog",
+            "snapshot --priority critical,high",
+            "snapshot --stack shop --priority low",
             "verify --data --source pgdata",
             "verify --data=scrub --older-than 30d --sample 5",
             "verify --sample 0.5% --data=deep",
@@ -388,6 +408,8 @@ mod tests {
             "",
             "no-such-verb",
             "snapshot",
+            "snapshot --priority urgent",
+            "snapshot a --priority high",
             "snapshot a --compression 0",
             "snapshot a --compression 20",
             "snapshot a --consistency frozen-ish",

@@ -97,16 +97,19 @@ pub(super) fn location(globals: &Globals) -> Result<PathBuf> {
 /// Where this host keeps the caches of `repository`. A copy of a repository has the same id and other contents, so the
 /// place is part of the name: what the index knows of one says nothing of the other.
 pub(super) fn state_dir(globals: &Globals, repository: RepositoryId) -> Result<PathBuf> {
-    let given = globals.state_dir.clone().or_else(|| variable("ICECORE_STATE_DIR").map(PathBuf::from));
-    let base = match given {
-        Some(dir) => dir,
-        None => default_folder("/var/lib/icecore-state", "XDG_STATE_HOME", ".local/state")?,
-    };
     let place = location(globals)?;
     let place = std::fs::canonicalize(&place).unwrap_or(place);
     let digest = hash::hash(&[place.as_os_str().as_bytes()]);
     let digest = RepositoryId::from_slice(&digest[..RepositoryId::LEN]).map_or_else(String::new, |id| id.short());
-    Ok(base.join(format!("{repository}-{digest}")))
+    Ok(host_state_dir(globals)?.join(format!("{repository}-{digest}")))
+}
+
+/// Where this host keeps what belongs to no repository, and the folders of those that it knows.
+pub(super) fn host_state_dir(globals: &Globals) -> Result<PathBuf> {
+    match globals.state_dir.clone().or_else(|| variable("ICECORE_STATE_DIR").map(PathBuf::from)) {
+        Some(dir) => Ok(dir),
+        None => default_folder("/var/lib/icecore-state", "XDG_STATE_HOME", ".local/state"),
+    }
 }
 
 /// What the index may take up: `--index-memory`, `ICECORE_INDEX_MEMORY`, or the default.
@@ -186,14 +189,19 @@ pub(super) fn is_encrypted(repo: &Repository) -> bool {
 }
 
 /// The container engine.
-#[cfg(feature = "docker")]
 pub(super) fn engine(globals: &Globals) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(crate::docker::bollard::BollardEngine::connect(globals.docker_host.as_deref())?))
+    engine_at(globals.docker_host.as_deref())
+}
+
+/// The container engine at an address, or where the environment says that it is.
+#[cfg(feature = "docker")]
+pub(super) fn engine_at(address: Option<&str>) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(crate::docker::bollard::BollardEngine::connect(address)?))
 }
 
 /// The container engine, which this program was built without.
 #[cfg(not(feature = "docker"))]
-pub(super) fn engine(_globals: &Globals) -> Result<Box<dyn Engine>> {
+pub(super) fn engine_at(_address: Option<&str>) -> Result<Box<dyn Engine>> {
     Err(Error::new(ErrorKind::Unsupported, "this icecore was built without support for Docker volumes")
         .hint("use a build with the feature `docker`, or name a directory"))
 }

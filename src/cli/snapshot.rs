@@ -1,27 +1,33 @@
 //! `icecore snapshot`
 
+mod groups;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::config::SnapshotDefaults;
 use super::exit::{Fact, Outcome};
+use super::pick::{self, PickArgs};
 use super::snapshots::SnapshotFact;
 use super::{Context, open, render, select};
 use crate::docker::Engine;
 use crate::docker::users::is_writing;
 use crate::error::{Error, ErrorKind, Result};
+use crate::live::survey::Survey;
 use crate::model::manifest::VolumeFacts;
 use crate::model::{Consistency, SessionId, SourceIdentity};
 use crate::ops;
-use crate::ops::snapshot::SnapshotOptions;
+use crate::ops::snapshot::{SnapshotOptions, SnapshotReport};
 use crate::progress::Warning;
 use crate::repo::{Committed, Repository};
 use crate::volume::access;
-use crate::volume::discovery::{self, Listing};
 use crate::volume::spelling::{self, SourceSpec};
+
+use groups::Run;
 
 /// zstd level of a snapshot for which none is given.
 const COMPRESSION_DEFAULT: i32 = 3;
@@ -29,11 +35,10 @@ const COMPRESSION_DEFAULT: i32 = 3;
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
     /// Volumes and directories
-    #[arg(required_unless_present = "all", value_name = "SOURCE")]
+    #[arg(required_unless_present_any = ["all", "stack", "priority"], value_name = "SOURCE")]
     sources: Vec<OsString>,
-    /// Every volume that has a name and can be read
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    pick: PickArgs,
     /// Attach a word to the snapshots; may be repeated
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -49,9 +54,17 @@ pub(super) struct SnapshotArgs {
     /// zstd level [default: 3]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     compression: Option<i32>,
-    /// How still a source must be: auto takes it as it is, stopped refuses a volume that running containers can write to
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Wanted::Auto)]
-    consistency: Wanted,
+    /// How still volumes are held: auto freezes whoever can write to them, for about a second; stopped stops and starts them;
+    /// hook leaves it to the containers' own hooks; fuzzy reads what is there while it changes
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    consistency: Option<Wanted>,
+    /// How long a freeze may take [default: 5s, or what labels and the configuration say]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    freeze_budget: Option<Duration>,
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    crate::live::settings::freeze_budget(text).map_err(|error| error.to_string())
 }
 
 impl SnapshotArgs {
@@ -68,16 +81,20 @@ impl SnapshotArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Wanted {
     Auto,
-    Fuzzy,
+    Frozen,
     Stopped,
+    Hook,
+    Fuzzy,
 }
+
+/// A snapshot and what is told of it.
+type Taken = (Committed, SnapshotFact);
 
 /// One source, ready to be read.
 struct Capture {
     identity: SourceIdentity,
     path: PathBuf,
     volume: Option<VolumeFacts>,
-    consistency: Consistency,
     notes: Vec<String>,
 }
 
@@ -104,36 +121,47 @@ pub(super) fn run(args: &SnapshotArgs, context: &mut Context) -> Result<Outcome>
     for text in &args.sources {
         specs.push(SourceSpec::parse(text)?);
     }
-    let wants_engine = args.all || specs.iter().any(|spec| matches!(spec, SourceSpec::Volume(_)));
+    let wants_engine = args.pick.any() || specs.iter().any(|spec| matches!(spec, SourceSpec::Volume(_)));
     let engine = if wants_engine { Some(open::engine(&context.globals)?) } else { None };
     let repo = open::repository(context)?;
     let mut outcome = Outcome::Done;
-    if let Some(engine) = engine.as_deref().filter(|_| args.all) {
-        let listing = discovery::list(engine)?;
-        outcome = outcome.and(add_all(&mut specs, &listing, context));
+    if let Some(engine) = engine.as_deref().filter(|_| args.pick.any()) {
+        let (picked, complete) = pick::selected(&args.pick, engine, context)?;
+        specs.extend(picked);
+        outcome = outcome.and(complete);
     }
     // All sources are looked at before the first is read: a misspelt one must not leave half a run behind.
-    let mut captures = Vec::new();
-    for spec in &specs {
-        let capture = prepare(spec, args.consistency, engine.as_deref(), &repo)?;
-        if !captures.iter().any(|(_, other): &(&SourceSpec, Capture)| other.identity == capture.identity) {
-            captures.push((spec, capture));
+    let mut known: Vec<(SourceSpec, SourceIdentity)> = Vec::new();
+    for spec in specs {
+        let capture = prepare(&spec, engine.as_deref(), &repo)?;
+        if !known.iter().any(|(_, other)| *other == capture.identity) {
+            known.push((spec, capture.identity));
         }
     }
-    if captures.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, "there is no volume with a name that can be read").hint("`icecore volumes` lists them"));
+    if known.is_empty() {
+        return Err(Error::new(ErrorKind::NotFound, "there is nothing that could be captured")
+            .hint("`icecore volumes` and `icecore stacks` say why"));
     }
-    let sources: Vec<(&SourceSpec, SourceIdentity)> = captures.into_iter().map(|(spec, capture)| (spec, capture.identity)).collect();
+    let specs: Vec<SourceSpec> = known.iter().map(|(spec, _)| spec.clone()).collect();
+    let units = groups::units(engine.as_deref(), &specs, context)?;
 
     let run = SessionId(crate::seal::random_array()?);
     let bars = context.bars("snapshot");
     let mut taken = Vec::new();
     let mut failed: Vec<(SourceIdentity, Error)> = Vec::new();
     let mut fatal = None;
-    for (spec, identity) in sources {
-        match take(spec, args, run, engine.as_deref(), &repo, context) {
-            Ok(done) => taken.push(done),
-            Err(error) if concerns_one_source(error.kind()) => failed.push((identity, error)),
+    for unit in units {
+        match (Run { args, run, repo: &repo, context }).take(&unit, engine.as_deref()) {
+            Ok(done) => taken.extend(done),
+            Err(error) if concerns_one_source(error.kind()) => {
+                let mut identities = known.iter().filter(|(spec, _)| unit.contains(spec)).map(|(_, identity)| identity);
+                let Some(first) = identities.next() else { continue };
+                for other in identities {
+                    let why = Error::new(error.kind(), format!("it is captured together with {} or not at all", first.name));
+                    failed.push((other.clone(), why));
+                }
+                failed.push((first.clone(), error));
+            }
             Err(error) => {
                 fatal = Some(error);
                 break;
@@ -165,50 +193,16 @@ pub(super) fn run(args: &SnapshotArgs, context: &mut Context) -> Result<Outcome>
     fatal.map_or(Ok(outcome), Err)
 }
 
-/// Adds every named volume that can be read. One that cannot is no reason to leave out the others, but is said.
-fn add_all(specs: &mut Vec<SourceSpec>, listing: &Listing, context: &Context) -> Outcome {
-    for volume in listing.volumes.iter().filter(|volume| !volume.anonymous) {
-        match &volume.unreadable {
-            None => specs.push(SourceSpec::Volume(volume.name.clone())),
-            Some(why) => context.warn(&format!("left out volume {}: {}", render::name(&volume.name), super::exit::printable(why))),
-        }
-    }
-    for warning in &listing.warnings {
-        context.warn(&format!("volumes may be missing: {}", render::name(warning)));
-    }
-    if listing.warnings.is_empty() { Outcome::Done } else { Outcome::Incomplete }
-}
-
 /// Finds where a source is and how still it is, now.
-fn prepare(spec: &SourceSpec, wanted: Wanted, engine: Option<&dyn Engine>, repo: &Repository) -> Result<Capture> {
+fn prepare(spec: &SourceSpec, engine: Option<&dyn Engine>, repo: &Repository) -> Result<Capture> {
     let identity = spelling::identity(spec, repo.host())?;
     match (spec, engine) {
         (SourceSpec::Volume(name), Some(engine)) => {
             let access = access::resolve(engine, name, !open::is_encrypted(repo))?;
-            let consistency = settle(wanted, access.consistency, name, &access.facts)?;
-            Ok(Capture { identity, path: access.path, volume: Some(access.facts), consistency, notes: access.notes })
+            Ok(Capture { identity, path: access.path, volume: Some(access.facts), notes: access.notes })
         }
         (SourceSpec::Volume(_), None) => Err(Error::new(ErrorKind::Docker, "a volume needs the container engine").on(&identity)),
-        (SourceSpec::Path(path), _) => {
-            if wanted == Wanted::Stopped {
-                return Err(Error::new(ErrorKind::Usage, "whether anybody writes to a directory cannot be told")
-                    .on(super::exit::printable(&identity.name))
-                    .hint("--consistency stopped is for volumes; leave it out and make sure yourself that nobody writes"));
-            }
-            Ok(Capture { identity, path: path.clone(), volume: None, consistency: Consistency::Fuzzy, notes: Vec::new() })
-        }
-    }
-}
-
-/// What goes into the record, or why not: the truth about the volume, unless less was asked for.
-fn settle(wanted: Wanted, found: Consistency, name: &str, facts: &VolumeFacts) -> Result<Consistency> {
-    match wanted {
-        Wanted::Auto => Ok(found),
-        Wanted::Fuzzy => Ok(Consistency::Fuzzy),
-        Wanted::Stopped if found == Consistency::Stopped => Ok(found),
-        Wanted::Stopped => Err(Error::new(ErrorKind::Busy, format!("{} can write to the volume", writers(facts)))
-            .on(render::name(name))
-            .hint("stop them first, or leave out --consistency stopped and accept a fuzzy snapshot")),
+        (SourceSpec::Path(path), _) => Ok(Capture { identity, path: path.clone(), volume: None, notes: Vec::new() }),
     }
 }
 
@@ -222,62 +216,63 @@ fn writers(facts: &VolumeFacts) -> String {
     }
 }
 
-/// Takes one snapshot. How still the volume is, is looked at again: the sources before this one may have taken hours.
-fn take(
-    spec: &SourceSpec,
-    args: &SnapshotArgs,
-    run: SessionId,
-    engine: Option<&dyn Engine>,
-    repo: &Repository,
-    context: &Context,
-) -> Result<(Committed, SnapshotFact)> {
-    let capture = prepare(spec, args.consistency, engine, repo)?;
-    let name = super::exit::printable(&capture.identity.name);
-    let mut notes = capture.notes.clone();
+/// Takes one snapshot of a source as it is, while others may write to it.
+fn take_alone(spec: &SourceSpec, run: &Run<'_>, engine: Option<&dyn Engine>, survey: Option<&Survey>) -> Result<Taken> {
+    let capture = prepare(spec, engine, run.repo)?;
+    if capture.volume.is_none() && run.args.consistency == Some(Wanted::Stopped) {
+        return Err(Error::new(ErrorKind::Usage, "whether anybody writes to a directory cannot be told")
+            .on(super::exit::printable(&capture.identity.name))
+            .hint("--consistency stopped is for volumes; leave it out and make sure yourself that nobody writes"));
+    }
+    let mut notes = Vec::new();
     if let Some(facts) = capture.volume.as_ref().filter(|facts| facts.users.iter().any(is_writing)) {
         notes.push(format!(
             "{} can write to it while it is read; this snapshot is fuzzy: its files are of different moments",
             writers(facts)
         ));
     }
-    if holds_repository(&capture.path, context) {
+    let options = options_of(&capture, Consistency::Fuzzy, run);
+    let source = match survey {
+        Some(survey) => groups::source(survey, spec, &capture)?,
+        None => open::source(&capture.path)?,
+    };
+    let report = ops::snapshot::snapshot(run.repo, &*source, &options, &run.context.progress)?;
+    Ok(finish(report, &capture, notes, run))
+}
+
+fn options_of(capture: &Capture, consistency: Consistency, run: &Run<'_>) -> SnapshotOptions {
+    SnapshotOptions {
+        identity: capture.identity.clone(),
+        run: run.run,
+        consistency,
+        tags: run.args.tag.clone(),
+        volume: capture.volume.clone(),
+        force_read: run.args.force_read,
+        one_file_system: run.args.one_file_system.unwrap_or(false),
+        compression: run.args.compression.unwrap_or(COMPRESSION_DEFAULT),
+        dry_run: run.args.dry_run,
+    }
+}
+
+/// What is told of a snapshot: what a user should know of the source, then the entries that are not as they were.
+fn finish(report: SnapshotReport, capture: &Capture, more: Vec<String>, run: &Run<'_>) -> Taken {
+    let name = super::exit::printable(&capture.identity.name);
+    let mut notes = capture.notes.clone();
+    notes.extend(more);
+    if holds_repository(&capture.path, run.context) {
         notes.push("the repository lies inside it and is read, too; leave it out by moving it elsewhere".to_owned());
     }
-    let seen = context.progress.warnings().len();
-    let options = SnapshotOptions {
-        identity: capture.identity.clone(),
-        run,
-        consistency: capture.consistency,
-        tags: args.tag.clone(),
-        volume: capture.volume.clone(),
-        force_read: args.force_read,
-        one_file_system: args.one_file_system.unwrap_or(false),
-        compression: args.compression.unwrap_or(COMPRESSION_DEFAULT),
-        dry_run: args.dry_run,
-    };
-    let source = open::source(&capture.path)?;
-    let confirm = || match capture.consistency {
-        Consistency::Stopped => prepare(spec, Wanted::Auto, engine, repo).map_or(Consistency::Fuzzy, |after| after.consistency),
-        held => held,
-    };
-    let report = ops::snapshot::snapshot_confirmed(repo, &*source, &options, &confirm, &context.progress)?;
-    if report.snapshot.record.consistency < capture.consistency {
-        notes.push("a container that can write to it was started while it was read; this snapshot is fuzzy".to_owned());
-    }
-    notes.iter().for_each(|note| context.warn(&format!("{name}: {note}")));
-
+    notes.iter().for_each(|note| run.context.warn(&format!("{name}: {note}")));
     let mut fact = SnapshotFact::from(&report.snapshot);
     fact.seconds = report.seconds;
-    fact.warnings = notes.into_iter().map(|message| Warning { path: name.clone(), message }).collect();
-    let entries = context.progress.warnings().split_off(seen);
-    for warning in &entries {
-        context.warn(&format!("{name}: {}: {}", super::exit::printable(&warning.path), super::exit::printable(&warning.message)));
+    for warning in &fact.warnings {
+        run.context.warn(&format!("{name}: {}: {}", super::exit::printable(&warning.path), super::exit::printable(&warning.message)));
     }
-    fact.warnings.extend(entries);
-    if args.dry_run {
+    fact.warnings.splice(0..0, notes.into_iter().map(|message| Warning { path: name.clone(), message }));
+    if run.args.dry_run {
         fact.id = None;
     }
-    Ok((report.snapshot, fact))
+    (report.snapshot, fact)
 }
 
 /// Whether the repository is below `path`: then each snapshot holds all earlier ones.
@@ -288,7 +283,7 @@ fn holds_repository(path: &Path, context: &Context) -> bool {
 
 /// Failures after which the other sources are still worth trying. All others are about the repository or this process.
 fn concerns_one_source(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::Source | ErrorKind::Docker | ErrorKind::Unsupported)
+    matches!(kind, ErrorKind::NotFound | ErrorKind::Source | ErrorKind::Docker | ErrorKind::Unsupported | ErrorKind::Busy)
 }
 
 fn say_failed(identity: &SourceIdentity, error: &Error) {
@@ -329,32 +324,6 @@ mod tests {
     use super::super::select::tests::committed;
     use super::*;
     use crate::model::SourceKind;
-    use crate::model::manifest::VolumeUser;
-
-    fn facts(state: &str) -> VolumeFacts {
-        let user = VolumeUser {
-            container: "db".into(),
-            image: "postgres".into(),
-            state: state.into(),
-            destination: "/data".into(),
-            writable: true,
-            project: None,
-            service: None,
-        };
-        VolumeFacts { users: vec![user], ..VolumeFacts::default() }
-    }
-
-    #[test]
-    fn a_record_never_claims_more_stillness_than_there_was() {
-        let running = facts("running");
-        assert_eq!(settle(Wanted::Auto, Consistency::Fuzzy, "pg", &running).unwrap(), Consistency::Fuzzy);
-        assert_eq!(settle(Wanted::Auto, Consistency::Stopped, "pg", &facts("exited")).unwrap(), Consistency::Stopped);
-        assert_eq!(settle(Wanted::Fuzzy, Consistency::Stopped, "pg", &facts("exited")).unwrap(), Consistency::Fuzzy);
-        assert_eq!(settle(Wanted::Stopped, Consistency::Stopped, "pg", &facts("exited")).unwrap(), Consistency::Stopped);
-        let refused = settle(Wanted::Stopped, Consistency::Fuzzy, "pg", &running).unwrap_err();
-        assert!(refused.to_string().contains("the container db can write"), "{refused}");
-        assert!(refused.advice().is_some());
-    }
 
     #[test]
     fn a_failing_repository_ends_the_run_and_a_failing_source_does_not() {

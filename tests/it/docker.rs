@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -61,9 +62,10 @@ impl Corner {
         let archive = tempfile::NamedTempFile::new().unwrap();
         let shell = fs::canonicalize("/bin/sh").unwrap();
         let sleep = fs::canonicalize("/bin/sleep").unwrap();
-        let libraries = run(Command::new("ldd").args([&shell, &sleep])).expect(0).text();
+        let mv = fs::canonicalize("/bin/mv").unwrap();
+        let libraries = run(Command::new("ldd").args([&shell, &sleep, &mv])).expect(0).text();
         let mut files: Vec<&str> = libraries.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')).collect();
-        files.extend(["/bin/sh", "/bin/sleep"]);
+        files.extend(["/bin/sh", "/bin/sleep", "/bin/mv"]);
         files.sort_unstable();
         files.dedup();
         run(Command::new("tar").args(["--dereference", "-cPf"]).arg(archive.path()).args(files)).expect(0);
@@ -205,39 +207,105 @@ fn volumes_with_a_device_are_refused_with_advice_and_without_their_passwords() {
     assert_eq!(sandbox.json(0, ["snapshots"]), json!([]));
 }
 
-#[test]
-fn a_volume_with_a_running_writer_is_fuzzy_and_says_so() {
-    let Some(corner) = Corner::new("a_volume_with_a_running_writer_is_fuzzy_and_says_so") else { return };
-    let sandbox = Sandbox::new();
-    let (name, folder) = corner.volume("db", &[]);
-    let mount = format!("{name}:/data");
-    let writer = corner.container("writer", &["-v", &mount], "while :; do echo x >> /data/log; echo y > /data/state; sleep 0.01; done");
-    wait_until("the writer's first line", || folder.join("log").exists());
-    sandbox.run(["snapshot", &name, "--consistency", "stopped"]).expect(12).says(&[&writer, "stop them first"]);
+/// Writes a number to a file of one volume, then to one of the other, over and over: of one moment, the first is the
+/// second or one ahead.
+const PAIR: &str = "n=0; while :; do n=$((n+1)); echo $n > /a/.n; mv /a/.n /a/n; echo $n > /b/.n; mv /b/.n /b/n; sleep 0.005; done";
 
-    let ran = run(sandbox.command().args(["--json", "snapshot", &name]));
-    assert!([0, 3].contains(&ran.code), "{}", ran.transcript());
-    let ran = ran.says(&["fuzzy", &writer]);
-    let taken = &ran.json()["snapshots"][0];
-    assert_eq!(taken["consistency"], "fuzzy");
-    let warned = taken["warnings"].as_array().unwrap().iter().any(|warning| warning["message"].as_str().unwrap().contains(&writer));
-    assert!(warned, "{taken:#}");
-    let user: Value = sandbox.json(0, ["snapshots", &name])[0]["volume"]["users"][0].clone();
-    assert_eq!((user["container"].as_str(), user["destination"].as_str()), (Some(writer.as_str()), Some("/data")), "{user}");
-    assert_eq!((user["state"].as_str(), user["writable"].as_bool()), (Some("running"), Some(true)));
-    assert_eq!(user["image"].as_str(), Some(corner.name("image").as_str()));
+fn number(folder: &Path) -> i64 {
+    fs::read_to_string(folder.join("n")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn volumes_with_a_running_writer_are_frozen_together_and_go_on() {
+    let Some(corner) = Corner::new("volumes_with_a_running_writer_are_frozen_together_and_go_on") else { return };
+    let sandbox = Sandbox::new();
+    let (a, folder) = corner.volume("a", &[]);
+    let (b, other) = corner.volume("b", &[]);
+    let mounts = [format!("{a}:/a"), format!("{b}:/b")];
+    let writer = corner.container("writer", &["-v", &mounts[0], "-v", &mounts[1]], PAIR);
+    wait_until("the writer's first numbers", || other.join("n").exists() && folder.join("n").exists());
+    let state = |name: &str| docker(&["inspect", "-f", "{{.State.Status}}", name]).expect(0).text().trim().to_owned();
+    for round in 0..6 {
+        let taken = sandbox.json(0, ["snapshot", &a, &b]);
+        assert_eq!(state(&writer), "running");
+        let run = &taken["snapshots"][0]["run"];
+        for snapshot in taken["snapshots"].as_array().unwrap() {
+            assert_eq!((snapshot["consistency"].as_str(), &snapshot["run"]), (Some("frozen"), run), "{snapshot:#}");
+            let frozen = snapshot["frozen_ms"].as_u64().unwrap();
+            assert!((1..5_000).contains(&frozen), "{frozen} ms");
+            assert_eq!(snapshot["warnings"], json!([]));
+        }
+        let outs = [sandbox.path(&format!("a{round}")), sandbox.path(&format!("b{round}"))];
+        for (name, out) in [&a, &b].into_iter().zip(&outs) {
+            sandbox.run(["restore", name, "--to", out.to_str().unwrap()]).expect(0);
+        }
+        let (first, second) = (number(&outs[0]), number(&outs[1]));
+        assert!(first == second || first == second + 1, "round {round}: {first} and {second} are not of one moment");
+    }
+    let before = number(&folder);
+    wait_until("the writer goes on", || number(&folder) > before + 5);
+    let user: Value = sandbox.json(0, ["snapshots", &a])[0]["volume"]["users"][0].clone();
+    assert_eq!((user["container"].as_str(), user["destination"].as_str()), (Some(writer.as_str()), Some("/a")), "{user}");
     let listed = sandbox.json(0, ["volumes"]);
-    let own = listed["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name.as_str()).unwrap().clone();
-    assert_eq!((own["writers"].as_u64(), own["last_snapshot"]["consistency"].as_str()), (Some(1), Some("fuzzy")));
+    let own = listed["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == a.as_str()).unwrap().clone();
+    assert_eq!((own["writers"].as_u64(), own["last_snapshot"]["consistency"].as_str()), (Some(1), Some("frozen")));
+    sandbox.run(["verify", "--data"]).expect(0);
+
+    // Stopped and started again, when that is asked for; read while it is written only by name.
+    let started = |name: &str| docker(&["inspect", "-f", "{{.State.StartedAt}}", name]).expect(0).text().trim().to_owned();
+    let at = started(&writer);
+    let stopped = sandbox.json(0, ["snapshot", &a, &b, "--consistency", "stopped"]);
+    assert_eq!(stopped["snapshots"][0]["consistency"], "stopped");
+    assert!(state(&writer) == "running" && started(&writer) != at);
+    let fuzzy = run(sandbox.command().args(["--json", "snapshot", &a, "--consistency", "fuzzy"]));
+    assert!([0, 3].contains(&fuzzy.code), "{}", fuzzy.transcript());
+    assert_eq!(fuzzy.says(&["fuzzy", &writer]).json()["snapshots"][0]["consistency"], "fuzzy");
+
+    // Paused by somebody else, it stays so.
+    docker(&["pause", &writer]).expect(0);
+    assert_eq!(sandbox.json(0, ["snapshot", &a, &b])["snapshots"][0]["consistency"], "frozen");
+    assert_eq!(state(&writer), "paused");
+    docker(&["unpause", &writer]).expect(0);
 
     // A reader beside a stopped writer leaves it still.
     docker(&["rm", "--force", &writer]).expect(0);
-    corner.container("reader", &["-v", &format!("{name}:/data:ro")], "sleep 600");
-    let still = sandbox.json(0, ["snapshot", &name, "--consistency", "stopped"])["snapshots"][0].clone();
+    corner.container("reader", &["-v", &format!("{a}:/data:ro")], "sleep 600");
+    let still = sandbox.json(0, ["snapshot", &a])["snapshots"][0].clone();
     assert_eq!((still["consistency"].as_str(), &still["warnings"]), (Some("stopped"), &json!([])));
-    sandbox.run(["restore", &name, "--to", "out"]).expect(0);
+    sandbox.run(["restore", &a, "--to", "out"]).expect(0);
     assert_same_tree(&folder, &sandbox.path("out"));
+}
+
+#[test]
+fn after_a_kill_at_any_moment_the_next_command_thaws_what_was_frozen() {
+    let Some(corner) = Corner::new("after_a_kill_at_any_moment_the_next_command_thaws_what_was_frozen") else { return };
+    let sandbox = Sandbox::new();
+    let (a, folder) = corner.volume("a", &[]);
+    let (b, _) = corner.volume("b", &[]);
+    fs::write(folder.join("large"), noise(40 << 20, 1)).unwrap();
+    let mounts = [format!("{a}:/a"), format!("{b}:/b")];
+    let writer = corner.container("writer", &["-v", &mounts[0], "-v", &mounts[1]], PAIR);
+    wait_until("the writer's first number", || folder.join("n").exists());
+    sandbox.json(0, ["snapshot", &a, &b]);
+    let (mut killed, mut found) = (0, 0);
+    for delay in 0..40 {
+        fs::write(folder.join("large"), noise(40 << 20, delay)).unwrap();
+        let mut child = sandbox.command().args(["snapshot", &a, &b]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + delay * 17));
+        killed += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        let paused = || docker(&["inspect", "-f", "{{.State.Paused}}", &writer]).expect(0).text().trim() == "true";
+        found += u32::from(paused());
+        sandbox.run(["snapshots"]).expect(0);
+        assert!(!paused(), "after {delay}");
+        assert_eq!(fs::read_dir(sandbox.state.join("holds")).map_or(0, Iterator::count), 0);
+    }
+    eprintln!("killed {killed} captures, {found} of them while the writer was frozen");
+    assert!(killed > 10 && found > 0, "{killed} {found}");
     sandbox.run(["verify", "--data"]).expect(0);
+    let last = sandbox.json(0, ["snapshot", &a, &b]);
+    assert_eq!(last["snapshots"].as_array().unwrap().len(), 2);
 }
 
 #[test]

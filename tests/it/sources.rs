@@ -250,7 +250,7 @@ fn a_change_within_one_tick_of_the_clock_is_seen_by_the_next_snapshot() {
 fn a_directory_of_very_many_files_is_remembered_and_forgotten_whole() {
     let source = ScriptedSource::build(|tree| {
         (0..25_000).for_each(|n| {
-            tree.file(&format!("many/a file with quite a long name {n:05}"), format!("{n}"));
+            tree.file(format!("many/a file with quite a long name {n:05}"), format!("{n}"));
         });
         tree.file("beside", "x");
     });
