@@ -4,6 +4,7 @@ pub mod compress;
 pub mod encrypt;
 pub mod keys;
 pub mod probe;
+pub mod sha256;
 pub mod slot;
 
 pub use encrypt::{SealKey, Suite, TAG_BYTES};
