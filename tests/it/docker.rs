@@ -291,7 +291,17 @@ fn after_a_kill_at_any_moment_the_next_command_thaws_what_was_frozen() {
     for delay in 0..40 {
         fs::write(folder.join("large"), noise(40 << 20, delay)).unwrap();
         let mut child = sandbox.command().args(["snapshot", &a, &b]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(60 + delay * 17));
+        // Every other one is killed as soon as it has noted whom it is about to freeze, or a little later.
+        let holds = sandbox.state.join("holds");
+        let is_noted = || fs::read_dir(&holds).is_ok_and(|mut entries| entries.next().is_some());
+        if delay % 2 == 0 {
+            while !is_noted() && child.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(delay * 3));
+        } else {
+            std::thread::sleep(Duration::from_millis(60 + delay * 17));
+        }
         killed += u32::from(child.try_wait().unwrap().is_none());
         let _ = child.kill();
         child.wait().unwrap();
